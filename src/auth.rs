@@ -1,0 +1,1 @@
+//! Who a token is: JSON Web Tokens (RFC 7519).

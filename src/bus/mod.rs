@@ -1,0 +1,1 @@
+//! How broadcasts travel between shards.

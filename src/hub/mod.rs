@@ -1,0 +1,1 @@
+//! Socket.IO on top of an Engine.IO engine.

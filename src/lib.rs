@@ -1,0 +1,24 @@
+//! project-yum: a real-time chat server that speaks Socket.IO.
+//!
+//! A **shard** is one thread, one io_uring executor, and everything it owns: its listener, its
+//! sessions, its sockets, its rooms. What decides is a plain state machine; what waits lives in a
+//! thin rim around it. The modules below stand in the order of their layers: each may name its own
+//! folder and those before it, nothing else (`tests/architecture.rs` checks it).
+
+pub mod env;
+pub mod metrics;
+pub mod wire;
+
+pub mod engine;
+
+pub mod hub;
+
+pub mod auth;
+pub mod bus;
+pub mod store;
+
+pub mod chat;
+pub mod net;
+
+pub mod config;
+pub mod server;

@@ -1,0 +1,1 @@
+//! The names, units and help of every metric, and the handles that hot paths keep.

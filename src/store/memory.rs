@@ -1,0 +1,1 @@
+//! A bounded history in memory. Nothing is durable.
