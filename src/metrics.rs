@@ -1,1 +1,355 @@
-//! The names, units and help of every metric, and the handles that hot paths keep.
+//! The figures this server shows of itself: names, units and help in one table, and the handles.
+//!
+//! Every shard has its own [`Metrics`], so that two cores never write to one counter. A handle is
+//! fetched once and kept: looking one up costs thirty times what counting costs. Label values are
+//! static words of this program, and each family takes at most [`FAMILY_MAX`] of them; no room, user
+//! or address is ever a label.
+
+use std::cell::RefCell;
+
+use metrics::{Counter, Gauge, Histogram, Label, Unit};
+
+/// How many label values one family takes; what comes later counts as `other`.
+pub const FAMILY_MAX: usize = 32;
+
+/// What kind of figure a row of the table describes.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts values in buckets.
+    Histogram(&'static [f64]),
+}
+
+/// One row of the table: a figure's name, kind, unit and help.
+#[derive(Debug, Clone, Copy)]
+pub struct Description {
+    /// The name in the scrape.
+    pub name: &'static str,
+    /// What kind of figure it is.
+    pub kind: Kind,
+    /// What one of it means.
+    pub unit: Unit,
+    /// One sentence for the operator.
+    pub help: &'static str,
+}
+
+/// Buckets for waits, in seconds: 50 µs to 10 s.
+pub const SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0,
+];
+/// Buckets for numbers of things handled at once.
+pub const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+macro_rules! table {
+    ($($constant:ident = $name:literal, $kind:expr, $unit:ident, $help:literal;)*) => {
+        $(#[doc = $help] pub const $constant: &str = $name;)*
+        /// Every figure of the server's own.
+        pub const TABLE: &[Description] = &[
+            $(Description { name: $name, kind: $kind, unit: Unit::$unit, help: $help },)*
+        ];
+    };
+}
+
+table! {
+    CONNECTIONS = "yum_connections", Kind::Gauge, Count, "TCP connections that are open.";
+    CONNECTIONS_ACCEPTED = "yum_connections_accepted_total", Kind::Counter, Count, "TCP connections accepted.";
+    CONNECTIONS_REFUSED = "yum_connections_refused_total", Kind::Counter, Count, "TCP connections not served, by reason.";
+    CONNECTIONS_MOVED = "yum_connections_moved_total", Kind::Counter, Count, "TCP connections moved to the shard of their session.";
+    HANDOFFS_REFUSED = "yum_handoffs_refused_total", Kind::Counter, Count, "Moves of a connection given up because the other shard's queue stayed full.";
+    HTTP_REQUESTS = "yum_http_requests_total", Kind::Counter, Count, "HTTP requests answered, by class of status.";
+    SESSIONS = "yum_sessions", Kind::Gauge, Count, "Engine.IO sessions that are open, by transport.";
+    SESSIONS_OPENED = "yum_sessions_opened_total", Kind::Counter, Count, "Engine.IO sessions opened, by their first transport.";
+    SESSIONS_CLOSED = "yum_sessions_closed_total", Kind::Counter, Count, "Engine.IO sessions closed, by reason.";
+    HANDSHAKES_REFUSED = "yum_handshakes_refused_total", Kind::Counter, Count, "Engine.IO requests refused, by reason.";
+    UPGRADES = "yum_upgrades_total", Kind::Counter, Count, "Upgrades from polling to WebSocket, by outcome.";
+    SLOW_CONSUMERS = "yum_slow_consumers_total", Kind::Counter, Count, "Sessions closed because their unsent output passed its bound.";
+    OUTBOX_BYTES = "yum_outbox_bytes", Kind::Gauge, Bytes, "Unsent output of all sessions.";
+    FLUSHES = "yum_flushes_total", Kind::Counter, Count, "Sends to a WebSocket; each carries all frames that waited.";
+    FLUSHED_FRAMES = "yum_flushed_frames_total", Kind::Counter, Count, "Frames sent to WebSockets.";
+    FLUSH_REMAINDERS = "yum_flush_remainders_total", Kind::Counter, Count, "Sends that the kernel took only in part.";
+    SOCKETS = "yum_sockets", Kind::Gauge, Count, "Socket.IO sockets that are connected.";
+    CONNECT_ERRORS = "yum_connect_errors_total", Kind::Counter, Count, "Socket.IO CONNECTs refused, by code.";
+    EVENTS = "yum_events_total", Kind::Counter, Count, "Events of clients, by name and outcome.";
+    EVENTS_PARKED = "yum_events_parked_total", Kind::Counter, Count, "Events that waited for an earlier one of their connection.";
+    ROOMS = "yum_rooms", Kind::Gauge, Count, "Rooms with members on the shard.";
+    BROADCASTS = "yum_broadcasts_total", Kind::Counter, Count, "Broadcasts published.";
+    DELIVERIES = "yum_deliveries_total", Kind::Counter, Count, "Packets put into outboxes by broadcasts.";
+    DROPS = "yum_drops_total", Kind::Counter, Count, "Packets not delivered, by reason.";
+    ACK_SECONDS = "yum_ack_seconds", Kind::Histogram(SECONDS), Seconds, "From a sendMessage read to its ack.";
+    DELIVERY_SECONDS = "yum_delivery_seconds", Kind::Histogram(SECONDS), Seconds, "From a broadcast published to its delivery on a shard.";
+    ORDER_HELD = "yum_order_held_total", Kind::Counter, Count, "Messages held because they overtook a predecessor.";
+    ORDER_REPAIRED = "yum_order_repaired_total", Kind::Counter, Count, "Messages read from the store because the bus did not bring them.";
+    ORDER_GAPS = "yum_order_gaps_total", Kind::Counter, Count, "Gaps left visible because the store stayed silent.";
+    ORDER_DUPLICATES = "yum_order_duplicates_total", Kind::Counter, Count, "Messages that came again and were dropped.";
+    BUS_PUBLISHED = "yum_bus_published_total", Kind::Counter, Count, "Envelopes handed to other shards.";
+    BUS_RECEIVED = "yum_bus_received_total", Kind::Counter, Count, "Envelopes taken from other shards.";
+    BUS_OWED = "yum_bus_owed_total", Kind::Counter, Count, "Head notices owed because a queue between shards was full.";
+    BUS_NOTICES = "yum_bus_notices_total", Kind::Counter, Count, "Head notices sent.";
+    STORE_BATCHES = "yum_store_batches_total", Kind::Counter, Count, "Transactions committed by the store's writer.";
+    STORE_BATCH_ROWS = "yum_store_batch_rows", Kind::Histogram(COUNTS), Count, "Messages in one transaction.";
+    STORE_COMMIT_SECONDS = "yum_store_commit_seconds", Kind::Histogram(SECONDS), Seconds, "From the begin of a transaction to its durable commit.";
+    STORE_READ_SECONDS = "yum_store_read_seconds", Kind::Histogram(SECONDS), Seconds, "One read of history, heads or missed messages.";
+    STORE_QUEUE = "yum_store_queue", Kind::Gauge, Count, "Messages that wait for the store's writer.";
+    STORE_REFUSED = "yum_store_refused_total", Kind::Counter, Count, "Calls that the store refused, by reason.";
+    STORE_UP = "yum_store_up", Kind::Gauge, Count, "Whether the store takes messages: 1 or 0.";
+    TICK_LATE_SECONDS = "yum_tick_late_seconds", Kind::Histogram(SECONDS), Seconds, "How late a shard's tick came.";
+    SHARD_STALLED = "yum_shard_stalled", Kind::Gauge, Count, "Whether a shard has not ticked for 2 s: 1 or 0.";
+    SHARD_STALLS = "yum_shard_stalls_total", Kind::Counter, Count, "Times that a shard did not tick for 2 s.";
+    LOG_LINES_DROPPED = "yum_log_lines_dropped_total", Kind::Counter, Count, "Log lines dropped because the writer was behind.";
+}
+
+/// Tells the recorder what each figure means. Called once, before the first handle is made.
+pub fn describe() {
+    for row in TABLE {
+        match row.kind {
+            Kind::Counter => metrics::describe_counter!(row.name, row.unit, row.help),
+            Kind::Gauge => metrics::describe_gauge!(row.name, row.unit, row.help),
+            Kind::Histogram(_) => metrics::describe_histogram!(row.name, row.unit, row.help),
+        }
+    }
+}
+
+/// Counters that differ in one label, or in two, whose values are words of this program.
+pub struct Family {
+    name: &'static str,
+    keys: [&'static str; 2],
+    shard: Box<str>,
+    known: RefCell<Vec<([&'static str; 2], Counter)>>,
+}
+
+impl Family {
+    fn new(name: &'static str, key: &'static str, shard: &str) -> Self {
+        Self::pair(name, [key, ""], shard)
+    }
+
+    fn pair(name: &'static str, keys: [&'static str; 2], shard: &str) -> Self {
+        Self {
+            name,
+            keys,
+            shard: shard.into(),
+            known: RefCell::default(),
+        }
+    }
+
+    /// Counts one more with this label value.
+    pub fn increment(&self, value: &'static str) {
+        self.add([value, ""], 1);
+    }
+
+    /// Counts one more with these two label values.
+    pub fn increment_pair(&self, first: &'static str, second: &'static str) {
+        self.add([first, second], 1);
+    }
+
+    fn add(&self, mut values: [&'static str; 2], count: u64) {
+        let mut known = self.known.borrow_mut();
+        let find = |known: &[([&str; 2], Counter)], values| {
+            known.iter().position(|(known, _)| *known == values)
+        };
+        let mut place = find(&known, values);
+        if place.is_none() && known.len() >= FAMILY_MAX {
+            values = ["other", if self.keys[1].is_empty() { "" } else { "other" }];
+            place = find(&known, values);
+        }
+        let place = place.unwrap_or_else(|| {
+            known.push((values, self.handle(values)));
+            known.len() - 1
+        });
+        known[place].1.increment(count);
+    }
+
+    fn handle(&self, values: [&'static str; 2]) -> Counter {
+        let mut labels: Vec<Label> = self
+            .keys
+            .iter()
+            .zip(values)
+            .filter(|(key, _)| !key.is_empty())
+            .map(|(key, value)| Label::new(*key, value))
+            .collect();
+        labels.push(Label::new("shard", self.shard.to_string()));
+        metrics::counter!(self.name, labels)
+    }
+}
+
+/// One shard's handles. A shard makes them once and shares them by `Rc`.
+#[expect(
+    missing_docs,
+    reason = "each field is the row of the table of its name, which says it"
+)]
+pub struct Metrics {
+    pub connections: Gauge,
+    pub connections_accepted: Counter,
+    pub connections_refused: Family,
+    pub connections_moved: Counter,
+    pub handoffs_refused: Counter,
+    pub http_requests: Family,
+    pub sessions_polling: Gauge,
+    pub sessions_websocket: Gauge,
+    pub sessions_opened: Family,
+    pub sessions_closed: Family,
+    pub handshakes_refused: Family,
+    pub upgrades: Family,
+    pub slow_consumers: Counter,
+    pub outbox_bytes: Gauge,
+    pub flushes: Counter,
+    pub flushed_frames: Counter,
+    pub flush_remainders: Counter,
+    pub sockets: Gauge,
+    pub connect_errors: Family,
+    /// By name and outcome: `increment_pair`.
+    pub events: Family,
+    pub events_parked: Counter,
+    pub rooms: Gauge,
+    pub broadcasts: Counter,
+    pub deliveries: Counter,
+    pub drops: Family,
+    pub ack_seconds: Histogram,
+    pub delivery_seconds: Histogram,
+    pub order_held: Counter,
+    pub order_repaired: Counter,
+    pub order_gaps: Counter,
+    pub order_duplicates: Counter,
+    pub bus_published: Counter,
+    pub bus_received: Counter,
+    pub bus_owed: Counter,
+    pub bus_notices: Counter,
+    pub tick_late_seconds: Histogram,
+}
+
+impl Metrics {
+    /// The handles of one shard. Without a recorder installed, as in tests, they count nothing.
+    #[must_use]
+    pub fn new(shard: usize) -> Self {
+        let shard = shard.to_string();
+        let counter = |name: &'static str| metrics::counter!(name, "shard" => shard.clone());
+        let gauge = |name: &'static str| metrics::gauge!(name, "shard" => shard.clone());
+        let histogram = |name: &'static str| metrics::histogram!(name, "shard" => shard.clone());
+        let family = |name, key| Family::new(name, key, &shard);
+        let sessions = |transport: &'static str| metrics::gauge!(SESSIONS, "transport" => transport, "shard" => shard.clone());
+        Self {
+            connections: gauge(CONNECTIONS),
+            connections_accepted: counter(CONNECTIONS_ACCEPTED),
+            connections_refused: family(CONNECTIONS_REFUSED, "reason"),
+            connections_moved: counter(CONNECTIONS_MOVED),
+            handoffs_refused: counter(HANDOFFS_REFUSED),
+            http_requests: family(HTTP_REQUESTS, "status"),
+            sessions_polling: sessions("polling"),
+            sessions_websocket: sessions("websocket"),
+            sessions_opened: family(SESSIONS_OPENED, "transport"),
+            sessions_closed: family(SESSIONS_CLOSED, "reason"),
+            handshakes_refused: family(HANDSHAKES_REFUSED, "reason"),
+            upgrades: family(UPGRADES, "outcome"),
+            slow_consumers: counter(SLOW_CONSUMERS),
+            outbox_bytes: gauge(OUTBOX_BYTES),
+            flushes: counter(FLUSHES),
+            flushed_frames: counter(FLUSHED_FRAMES),
+            flush_remainders: counter(FLUSH_REMAINDERS),
+            sockets: gauge(SOCKETS),
+            connect_errors: family(CONNECT_ERRORS, "code"),
+            events: Family::pair(EVENTS, ["event", "outcome"], &shard),
+            events_parked: counter(EVENTS_PARKED),
+            rooms: gauge(ROOMS),
+            broadcasts: counter(BROADCASTS),
+            deliveries: counter(DELIVERIES),
+            drops: family(DROPS, "reason"),
+            ack_seconds: histogram(ACK_SECONDS),
+            delivery_seconds: histogram(DELIVERY_SECONDS),
+            order_held: counter(ORDER_HELD),
+            order_repaired: counter(ORDER_REPAIRED),
+            order_gaps: counter(ORDER_GAPS),
+            order_duplicates: counter(ORDER_DUPLICATES),
+            bus_published: counter(BUS_PUBLISHED),
+            bus_received: counter(BUS_RECEIVED),
+            bus_owed: counter(BUS_OWED),
+            bus_notices: counter(BUS_NOTICES),
+            tick_late_seconds: histogram(TICK_LATE_SECONDS),
+        }
+    }
+}
+
+/// The store's handles. It has threads of its own, so these may move to them.
+#[derive(Clone)]
+#[expect(
+    missing_docs,
+    reason = "each field is the row of the table of its name, which says it"
+)]
+pub struct StoreMetrics {
+    pub batches: Counter,
+    pub batch_rows: Histogram,
+    pub commit_seconds: Histogram,
+    pub read_seconds: Histogram,
+    pub queue: Gauge,
+    pub refused_full: Counter,
+    pub refused_failed: Counter,
+    pub refused_timeout: Counter,
+    pub up: Gauge,
+}
+
+impl StoreMetrics {
+    /// The handles of the process's one store.
+    #[must_use]
+    pub fn new() -> Self {
+        let refused = |reason: &'static str| metrics::counter!(STORE_REFUSED, "reason" => reason);
+        Self {
+            batches: metrics::counter!(STORE_BATCHES),
+            batch_rows: metrics::histogram!(STORE_BATCH_ROWS),
+            commit_seconds: metrics::histogram!(STORE_COMMIT_SECONDS),
+            read_seconds: metrics::histogram!(STORE_READ_SECONDS),
+            queue: metrics::gauge!(STORE_QUEUE),
+            refused_full: refused("full"),
+            refused_failed: refused("failed"),
+            refused_timeout: refused("timeout"),
+            up: metrics::gauge!(STORE_UP),
+        }
+    }
+}
+
+impl Default for StoreMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_of_prometheus() {
+        let mut names = Vec::new();
+        for row in TABLE {
+            let letters = row
+                .name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b == b'_');
+            assert!(letters && row.name.starts_with("yum_"), "{}", row.name);
+            let total = row.name.ends_with("_total");
+            assert_eq!(total, matches!(row.kind, Kind::Counter), "{}", row.name);
+            match row.unit {
+                Unit::Seconds => assert!(row.name.ends_with("_seconds"), "{}", row.name),
+                Unit::Bytes => assert!(row.name.ends_with("_bytes"), "{}", row.name),
+                _ => {}
+            }
+            assert!(row.help.ends_with('.'), "{}", row.name);
+            names.push(row.name);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TABLE.len());
+    }
+
+    #[test]
+    fn a_family_takes_a_bounded_number_of_values() {
+        let family = Family::new(DROPS, "reason", "0");
+        for n in 0..100 {
+            family.increment(Box::leak(n.to_string().into_boxed_str()));
+        }
+        let known = family.known.borrow();
+        assert_eq!(known.len(), FAMILY_MAX + 1);
+        assert_eq!(known[FAMILY_MAX].0, ["other", ""]);
+    }
+}
