@@ -1,1 +1,252 @@
 //! A bounded history in memory. Nothing is durable.
+//!
+//! For trials and tests: it keeps the contract of [`Store`] until the process ends, and forgets the
+//! oldest messages (and their `clientMsgId`) when it holds too many. A room's `seq` goes on.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, ready};
+
+use super::{Condition, Cursor, Draft, Message, Page, Store, StoreError, Stored};
+
+/// The most messages kept, over all rooms.
+pub const MESSAGES_MAX: usize = 100_000;
+/// The most bytes kept, over all rooms.
+pub const BYTES_MAX: usize = 128 << 20;
+/// The most rooms. A further one is refused: to forget a room's head would number it from 1 again.
+pub const ROOMS_MAX: usize = 100_000;
+
+/// The messages of the whole process; each clone is a handle to the same ones.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    rooms: BTreeMap<Box<str>, Room>,
+    /// Each kept message's room and weight, oldest first.
+    ages: VecDeque<(Box<str>, usize)>,
+    bytes: usize,
+    messages_max: usize,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            rooms: BTreeMap::new(),
+            ages: VecDeque::new(),
+            bytes: 0,
+            messages_max: MESSAGES_MAX,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    head: u64,
+    newest_ms: u64,
+    /// The newest messages, without gaps up to `head`.
+    kept: VecDeque<Message>,
+    keys: HashMap<(Box<str>, Box<str>), u64>,
+}
+
+impl Room {
+    /// The `seq` of the oldest kept message; `head + 1` when none is kept.
+    fn first(&self) -> u64 {
+        self.head + 1 - self.kept.len() as u64
+    }
+
+    fn get(&self, seq: u64) -> Option<&Message> {
+        let index = usize::try_from(seq.checked_sub(self.first())?).ok()?;
+        self.kept.get(index)
+    }
+
+    fn page(&self, cursor: Cursor, limit: usize) -> Page {
+        let (first, end) = (self.first(), self.head + 1);
+        let span = limit as u64;
+        let (from, to) = match cursor {
+            Cursor::Newest => (end.saturating_sub(span).max(first), end),
+            Cursor::Before(seq) => {
+                let to = seq.clamp(first, end);
+                (to.saturating_sub(span).max(first), to)
+            }
+            Cursor::After(seq) => {
+                let from = seq.saturating_add(1).clamp(first, end);
+                (from, from.saturating_add(span).min(end))
+            }
+        };
+        Page {
+            messages: (from..to)
+                .filter_map(|seq| self.get(seq))
+                .cloned()
+                .collect(),
+            has_more: match cursor {
+                Cursor::After(_) => to < end,
+                Cursor::Newest | Cursor::Before(_) => from > first,
+            },
+        }
+    }
+}
+
+impl Shared {
+    fn append(&mut self, draft: Draft) -> Result<Stored, StoreError> {
+        if self.rooms.len() >= ROOMS_MAX && !self.rooms.contains_key(&draft.room) {
+            return Err(StoreError::Unavailable("too many rooms in memory".into()));
+        }
+        let room = self.rooms.entry(draft.room.clone()).or_default();
+        let key = draft
+            .client_msg_id
+            .clone()
+            .map(|key| (draft.user.clone(), key));
+        if let Some(known) = key.as_ref().and_then(|key| room.keys.get(key)) {
+            let message = room
+                .get(*known)
+                .expect("a kept key has a kept message")
+                .clone();
+            return Ok(Stored {
+                message,
+                fresh: false,
+            });
+        }
+        let weight = draft.weight();
+        room.head += 1;
+        room.newest_ms = room.newest_ms.max(draft.wall_ms);
+        let message = draft.numbered(room.head, room.newest_ms);
+        if let Some(key) = key {
+            room.keys.insert(key, message.seq);
+        }
+        room.kept.push_back(message.clone());
+        self.ages.push_back((message.room.clone(), weight));
+        self.bytes += weight;
+        while self.ages.len() > self.messages_max || self.bytes > BYTES_MAX {
+            self.forget_oldest();
+        }
+        Ok(Stored {
+            message,
+            fresh: true,
+        })
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((name, weight)) = self.ages.pop_front() else {
+            return;
+        };
+        self.bytes -= weight;
+        let room = self
+            .rooms
+            .get_mut(&name)
+            .expect("a kept message has its room");
+        let oldest = room.kept.pop_front().expect("what is counted is kept");
+        if let Some(key) = oldest.client_msg_id {
+            room.keys.remove(&(oldest.user, key));
+        }
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty store that keeps at most this many messages.
+    #[must_use]
+    pub fn bounded(messages_max: usize) -> Self {
+        let store = Self::default();
+        store.lock().messages_max = messages_max;
+        store
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // A panic elsewhere cannot leave it half changed in a way that matters to a trial.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn append(&self, draft: Draft) -> LocalBoxFuture<'static, Result<Stored, StoreError>> {
+        ready(self.lock().append(draft)).boxed_local()
+    }
+
+    fn history(
+        &self,
+        room: &str,
+        cursor: Cursor,
+        limit: usize,
+    ) -> LocalBoxFuture<'static, Result<Page, StoreError>> {
+        let page = self
+            .lock()
+            .rooms
+            .get(room)
+            .map(|room| room.page(cursor, limit));
+        ready(Ok(page.unwrap_or_default())).boxed_local()
+    }
+
+    fn heads(&self, rooms: Vec<Box<str>>) -> LocalBoxFuture<'static, Result<Vec<u64>, StoreError>> {
+        let shared = self.lock();
+        let head = |name: &Box<str>| shared.rooms.get(name).map_or(0, |room| room.head);
+        ready(Ok(rooms.iter().map(head).collect())).boxed_local()
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::Ok
+    }
+
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::block_on;
+
+    fn draft(room: &str, key: Option<&str>, wall_ms: u64) -> Draft {
+        Draft {
+            room: room.into(),
+            user: "ann".into(),
+            content: "hello".into(),
+            client_msg_id: key.map(Into::into),
+            id: uuid::Uuid::now_v7(),
+            wall_ms,
+        }
+    }
+
+    #[test]
+    fn forgets_the_oldest_and_goes_on_numbering() {
+        let store = MemoryStore::bounded(3);
+        for n in 0..5 {
+            let key = format!("k{n}");
+            block_on(store.append(draft("r", Some(&key), n))).unwrap();
+        }
+        let page = block_on(store.history("r", Cursor::After(0), 10)).unwrap();
+        let seqs: Vec<u64> = page.messages.iter().map(|message| message.seq).collect();
+        assert_eq!((seqs, page.has_more), (vec![3, 4, 5], false));
+        assert!(
+            !block_on(store.append(draft("r", Some("k4"), 9)))
+                .unwrap()
+                .fresh
+        );
+        let again = block_on(store.append(draft("r", Some("k0"), 9))).unwrap();
+        assert_eq!(
+            (again.message.seq, again.fresh),
+            (6, true),
+            "a forgotten key is new"
+        );
+    }
+
+    #[test]
+    fn handles_share_the_messages() {
+        let store = MemoryStore::new();
+        block_on(store.clone().append(draft("r", None, 1))).unwrap();
+        assert_eq!(
+            block_on(store.heads(vec!["r".into(), "s".into()])).unwrap(),
+            [1, 0]
+        );
+    }
+}

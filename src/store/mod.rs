@@ -1,21 +1,34 @@
 //! Where messages are kept: the contract that every store is tested against.
 //!
 //! A store gives a room's messages their one order: `seq`, dense from 1, allotted in the same
-//! transaction that makes the message durable. It knows a sender's `clientMsgId` again.
+//! transaction that makes the message durable. It knows a sender's `clientMsgId` again, and it
+//! answers every request within [`ANSWER_WITHIN`], with what is true: `Unavailable` for a message
+//! that will surely never be stored, `Timeout` when it cannot know.
 
 pub mod memory;
 pub mod sqlite;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
+
+/// Every request is answered within this time of being made, whatever the disk or network does.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// The most rooms that one call of [`Store::heads`] may ask for.
+pub const HEADS_MAX: usize = 1_000;
 
 /// A message on its way into the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
+    /// The room that it goes to.
     pub room: Box<str>,
+    /// Who sends it.
     pub user: Box<str>,
+    /// Its text, kept byte for byte.
     pub content: Box<str>,
+    /// The sender's key against duplicates.
     pub client_msg_id: Option<Box<str>>,
     /// UUIDv7, made by the server that took the message.
     pub id: uuid::Uuid,
@@ -23,15 +36,45 @@ pub struct Draft {
     pub wall_ms: u64,
 }
 
+impl Draft {
+    /// The bytes that it holds, as the bounds of queues and batches count them.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let key = self.client_msg_id.as_ref().map_or(0, |key| key.len());
+        size_of::<Self>() + self.room.len() + self.user.len() + self.content.len() + key
+    }
+
+    /// The message that it becomes under this number and time.
+    #[must_use]
+    pub fn numbered(self, seq: u64, wall_ms: u64) -> Message {
+        Message {
+            room: self.room,
+            seq,
+            id: self.id,
+            user: self.user,
+            content: self.content,
+            wall_ms,
+            client_msg_id: self.client_msg_id,
+        }
+    }
+}
+
 /// A message as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
+    /// The room that it is in.
     pub room: Box<str>,
+    /// Its place in the room, dense from 1.
     pub seq: u64,
+    /// UUIDv7, as the draft had it.
     pub id: uuid::Uuid,
+    /// Who sent it.
     pub user: Box<str>,
+    /// Its text.
     pub content: Box<str>,
+    /// Milliseconds since 1970, never earlier than the message before it in the room.
     pub wall_ms: u64,
+    /// The sender's key against duplicates.
     pub client_msg_id: Option<Box<str>>,
 }
 
@@ -58,6 +101,7 @@ pub enum Cursor {
 /// A page of a room's history, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
+    /// The messages, in `seq` order.
     pub messages: Vec<Message>,
     /// Whether there are more in the direction of the cursor.
     pub has_more: bool,
@@ -69,7 +113,7 @@ pub enum StoreError {
     /// Surely not stored: the queue is full, or the store is down or refuses.
     #[error("the store is unavailable: {0}")]
     Unavailable(Box<str>),
-    /// Not known whether it was stored.
+    /// Not known whether it was stored. Only `append` answers this.
     #[error("the store did not answer in time")]
     Timeout,
 }
@@ -77,13 +121,18 @@ pub enum StoreError {
 /// How the store is, for `/health`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
+    /// The last thing it was asked, it did.
     Ok,
+    /// It failed, for this reason, and has not succeeded since.
     Degraded(Box<str>),
 }
 
 /// A durable, ordered store of messages. One handle a shard.
 pub trait Store {
     /// Stores a message and gives it the room's next `seq`. Resolves once it is durable.
+    ///
+    /// The call itself hands the draft over, the future only waits: a draft whose future is dropped
+    /// may be stored all the same.
     fn append(&self, draft: Draft) -> LocalBoxFuture<'static, Result<Stored, StoreError>>;
     /// Reads a page of at most `limit` messages.
     fn history(
@@ -92,7 +141,8 @@ pub trait Store {
         cursor: Cursor,
         limit: usize,
     ) -> LocalBoxFuture<'static, Result<Page, StoreError>>;
-    /// The newest `seq` of each room, in the order asked; 0 where there is none. At most 1,000 rooms.
+    /// The newest `seq` of each room, in the order asked; 0 where there is none. At most
+    /// [`HEADS_MAX`] rooms.
     fn heads(&self, rooms: Vec<Box<str>>) -> LocalBoxFuture<'static, Result<Vec<u64>, StoreError>>;
     /// How it is now, without asking it.
     fn condition(&self) -> Condition;
