@@ -30,7 +30,7 @@ pub fn decode(text: &Text) -> Result<Packet, PacketError> {
 
 /// Decodes a long-polling payload: packets joined by U+001E, handed on up to the first bad one.
 /// `b` and base64 is a binary message.
-pub fn decode_payload(body: &Text) -> impl Iterator<Item = Result<Packet, PacketError>> {
+pub fn decode_payload(body: &Text) -> impl Iterator<Item = Result<Packet, PacketError>> + use<> {
     std::iter::empty()
 }
 
