@@ -1,0 +1,208 @@
+//! The table of settings: names, defaults, help. `--help`, `config doc` and the file's keys follow it.
+
+use std::fmt::Write as _;
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The environment variable; in lower case the key in the file.
+    pub name: &'static str,
+    /// What holds when nobody sets it, as shown to people.
+    pub default: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// Never printed, never a flag (flags are visible to every user of the machine).
+    pub secret: bool,
+    /// `NAME_FILE` may name a file that holds the value.
+    pub from_file: bool,
+}
+
+const fn plain(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting {
+        name,
+        default,
+        help,
+        secret: false,
+        from_file: false,
+    }
+}
+
+const fn secret(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting {
+        name,
+        default,
+        help,
+        secret: true,
+        from_file: true,
+    }
+}
+
+/// Every setting that does something in this version.
+pub const SETTINGS: &[Setting] = &[
+    plain(
+        "HOST",
+        "0.0.0.0; 127.0.0.1 in demo mode",
+        "Address to listen on.",
+    ),
+    plain(
+        "PORT",
+        "4000",
+        "Port to listen on; 0 takes a free one and prints it.",
+    ),
+    secret(
+        "DATABASE_URL",
+        "sqlite:data/chat.db",
+        "Where messages are kept: sqlite:PATH, or memory: (nothing durable).",
+    ),
+    plain(
+        "ROOM_PREFIX",
+        "",
+        "Put before a chat room's name to make its Socket.IO room.",
+    ),
+    secret(
+        "JWT_SECRET",
+        "required unless demo",
+        "HS256 secrets, comma-separated, each of at least 32 bytes; the first signs, all verify.",
+    ),
+    plain("JWT_ISSUER", "", "The `iss` that a token must carry."),
+    plain("JWT_AUDIENCE", "", "The `aud` that a token must carry."),
+    plain(
+        "JWT_LEEWAY_SECONDS",
+        "5",
+        "Tolerance for the clocks of token makers, 0 to 5 s.",
+    ),
+    plain(
+        "CORS_ORIGINS",
+        "",
+        "Origins whose pages may connect, comma-separated.",
+    ),
+    plain(
+        "SHARDS",
+        "one a CPU",
+        "Threads that serve, 1 to 64; one for each CPU this process may use.",
+    ),
+    plain("PING_INTERVAL_MS", "25000", "Between two heartbeats."),
+    plain(
+        "PING_TIMEOUT_MS",
+        "20000",
+        "How long a heartbeat's answer may take.",
+    ),
+    plain(
+        "CONNECT_TIMEOUT_MS",
+        "45000",
+        "How long a session may stay without a namespace.",
+    ),
+    plain(
+        "MAX_PAYLOAD_BYTES",
+        "1000000",
+        "Largest polling body or WebSocket message.",
+    ),
+    plain(
+        "OUTBOX_BYTES_MAX",
+        "1048576",
+        "Unsent output of one connection; over it, it is closed.",
+    ),
+    plain(
+        "METRICS_ADDR",
+        "127.0.0.1:9464",
+        "Address and port of /metrics and a /health of its own; none turns it off.",
+    ),
+    plain(
+        "LOG_LEVEL",
+        "info",
+        "error, warn, info, debug or trace; also by module: info,project_yum::net=debug.",
+    ),
+    plain(
+        "LOG_FORMAT",
+        "json; pretty on a terminal",
+        "json or pretty.",
+    ),
+    plain(
+        "DRAIN_SECONDS",
+        "10",
+        "How long clients may take to leave after SIGTERM.",
+    ),
+];
+
+/// A setting whose feature is not built yet. Its row goes when the feature comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Later {
+    /// The environment variable.
+    pub name: &'static str,
+    /// What is missing.
+    pub feature: &'static str,
+}
+
+/// Settings that are refused by name, unless their value turns the feature off ([`OFF`]).
+pub const LATER: &[Later] = &[
+    later("DATABASE_REPLICA_URLS", "reading from replicas"),
+    later("REDIS_URL", "several hosts over Redis"),
+    later("JWT_JWKS_FILE", "verifying with public keys"),
+    later("PROXY_PROTOCOL_ADDR", "the PROXY protocol"),
+    later("TRUST_PROXY", "client addresses from a proxy"),
+    later("REQUIRE_HTTPS", "refusing plain HTTP behind a proxy"),
+    later("RATE_MESSAGES_PER_SECOND", "rate limits"),
+    later("RATE_BURST", "rate limits"),
+    later("RATE_HTTP_PER_SECOND", "rate limits"),
+    later("RATE_CONNECTIONS_PER_SECOND", "rate limits"),
+    later("MAX_CONNECTIONS_PER_IP", "limits by address"),
+    later("SENTRY_DSN", "error tracking"),
+];
+
+/// Values that turn a feature off.
+pub const OFF: &[&str] = &["", "0", "none", "false", "off"];
+
+const fn later(name: &'static str, feature: &'static str) -> Later {
+    Later { name, feature }
+}
+
+/// The row of a setting.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The settings reference, as Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut out = String::from("| variable | default | |\n|---|---|---|\n");
+    for setting in SETTINGS {
+        let default = match setting.default {
+            "" => "none".to_owned(),
+            words if words.contains(' ') => words.to_owned(),
+            value => format!("`{value}`"),
+        };
+        let file = if setting.from_file {
+            format!(" `{}_FILE` may name a file that holds it.", setting.name)
+        } else {
+            String::new()
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | {default} | {}{file} |",
+            setting.name, setting.help
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_either_built_or_comes_later() {
+        for later in LATER {
+            assert!(find(later.name).is_none(), "{}", later.name);
+        }
+    }
+
+    #[test]
+    fn the_reference_names_every_setting() {
+        let reference = reference();
+        for setting in SETTINGS {
+            assert!(reference.contains(&format!("| `{}` |", setting.name)));
+        }
+        assert!(reference.contains("`JWT_SECRET_FILE`"));
+    }
+}

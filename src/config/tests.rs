@@ -1,0 +1,169 @@
+use super::*;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn vars(pairs: &[(&str, &str)]) -> Vars {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn load(
+    flags: &[(&str, &str)],
+    env: &[(&str, &str)],
+    dotenv: Option<&str>,
+    file: Option<&str>,
+) -> Result<Config, Vec<String>> {
+    Config::load(&Inputs {
+        flags: &vars(flags),
+        env: &vars(env),
+        dotenv,
+        file,
+        read: &|path| match path.to_str() {
+            Some("/run/secret") => Ok(format!("{SECRET}\n")),
+            _ => Err("no such file".to_owned()),
+        },
+    })
+    .map_err(|problems| problems.0.into_iter().map(|problem| problem.key).collect())
+}
+
+fn env(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    load(&[], pairs, None, None)
+}
+
+#[test]
+fn nothing_set_is_demo_mode_on_loopback() {
+    let config = env(&[]).expect("defaults are right");
+    assert!(config.demo && config.host.is_loopback());
+    assert_eq!((config.port, config.metrics_required), (4000, false));
+}
+
+#[test]
+fn a_key_is_production_on_every_address() {
+    let config = env(&[("JWT_SECRET", SECRET)]).expect("a key is enough");
+    assert!(!config.demo);
+    assert_eq!(config.host.to_string(), "0.0.0.0");
+}
+
+#[test]
+fn what_looks_like_production_needs_a_key() {
+    for name in ["DATABASE_URL", "NOTIFY_SOCKET"] {
+        assert_eq!(
+            env(&[(name, "memory:")]).err(),
+            Some(vec!["JWT_SECRET".to_owned()])
+        );
+    }
+    let by_file = load(&[], &[], None, Some("room_prefix = 'x'"));
+    assert_eq!(by_file.err(), Some(vec!["JWT_SECRET".to_owned()]));
+}
+
+#[test]
+fn demo_mode_refuses_to_be_reached_by_others() {
+    assert_eq!(
+        env(&[("HOST", "0.0.0.0")]).err(),
+        Some(vec!["HOST".to_owned()])
+    );
+    assert!(env(&[("HOST", "::1")]).is_ok());
+    assert!(env(&[("HOST", "localhost")]).is_ok());
+}
+
+#[test]
+fn the_sources_have_an_order() {
+    let dotenv = "PORT=3\nSHARDS=3\nDRAIN_SECONDS=3\n# words\nOTHER=x\n";
+    let file = format!(
+        "jwt_secret = '{SECRET}'\nroom_prefix = 'f'\ndrain_seconds = 4\n[listen]\nport = 4\n"
+    );
+    let config = load(
+        &[("PORT", "1")],
+        &[("PORT", "2"), ("SHARDS", "2"), ("ROOM_PREFIX", "")],
+        Some(dotenv),
+        Some(&file),
+    )
+    .expect("all are right");
+    assert_eq!((config.port, config.shards), (1, Some(2)));
+    assert_eq!(config.drain, Duration::from_secs(3));
+    // An empty variable is absent, so the file's value holds.
+    assert_eq!(&*config.room_prefix, "f");
+}
+
+#[test]
+fn every_wrong_value_is_named() {
+    let keys = env(&[
+        ("JWT_SECRET", "short"),
+        ("PORT", "70000"),
+        ("SHARDS", "0"),
+        ("LOG_FORMAT", "xml"),
+        ("REDIS_URL", "redis://localhost"),
+        ("CORS_ORIGINS", "*"),
+    ])
+    .expect_err("six are wrong");
+    let mut sorted = keys.clone();
+    sorted.sort();
+    assert_eq!(
+        sorted,
+        [
+            "CORS_ORIGINS",
+            "JWT_SECRET",
+            "LOG_FORMAT",
+            "PORT",
+            "REDIS_URL",
+            "SHARDS"
+        ]
+    );
+}
+
+#[test]
+fn a_later_feature_may_be_turned_off() {
+    let off = [
+        ("REDIS_URL", ""),
+        ("RATE_BURST", "0"),
+        ("TRUST_PROXY", "none"),
+        ("REQUIRE_HTTPS", "false"),
+    ];
+    assert!(env(&off).is_ok());
+    for later in settings::LATER {
+        let keys = env(&[("JWT_SECRET", SECRET), (later.name, "1")]).expect_err("not built");
+        assert_eq!(keys, [later.name]);
+    }
+}
+
+#[test]
+fn a_secret_may_come_from_a_file_but_not_twice() {
+    let config = env(&[("JWT_SECRET_FILE", "/run/secret")]).expect("the file is there");
+    assert_eq!(config.jwt_secrets, [Secret(SECRET.to_owned())]);
+    let missing = env(&[("JWT_SECRET_FILE", "/run/none")]);
+    assert_eq!(missing.err(), Some(vec!["JWT_SECRET_FILE".to_owned()]));
+    let twice = env(&[("JWT_SECRET", SECRET), ("JWT_SECRET_FILE", "/run/secret")]);
+    assert_eq!(twice.err(), Some(vec!["JWT_SECRET".to_owned()]));
+}
+
+#[test]
+fn secrets_are_rotated_by_a_list_and_never_shown() {
+    let two = format!("{SECRET}, {}", SECRET.to_uppercase());
+    let config = env(&[("JWT_SECRET", &two)]).expect("both are long enough");
+    assert_eq!(config.jwt_secrets.len(), 2);
+    assert!(!format!("{config:?}").contains("0123456789"));
+}
+
+#[test]
+fn the_file_has_tables_and_no_unknown_keys() {
+    let file = format!(
+        "jwt_secret = ['{SECRET}']\ncors_origins = ['https://a.example', 'https://b.example']\nredis_url = ''\n\
+         [listen]\naddress = '::1'\nport = 5\n[metrics]\naddress = '0.0.0.0'\nport = 6\n"
+    );
+    let config = load(&[], &[], None, Some(&file)).expect("all keys are known");
+    assert_eq!((config.host.to_string().as_str(), config.port), ("::1", 5));
+    assert_eq!(
+        config.metrics_addr,
+        Some("0.0.0.0:6".parse().expect("an address"))
+    );
+    assert_eq!(config.cors_origins.len(), 2);
+
+    let wrong =
+        format!("jwt_secret = '{SECRET}'\nprot = 1\nPORT = 1\nhost = 'x'\n[listen]\nhost = 'x'\n");
+    let keys = load(&[], &[], None, Some(&wrong)).expect_err("four are unknown");
+    assert_eq!(keys, ["PORT", "host", "listen.host", "prot"]);
+    let keys = load(&[], &[("JWT_SECRET", SECRET)], None, Some("a = ")).expect_err("no TOML");
+    assert_eq!(keys, ["--config"]);
+}

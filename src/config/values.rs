@@ -1,0 +1,214 @@
+//! Texts to typed values. Every error says what is allowed.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{Database, LogFormat, Secret};
+
+/// A whole number within bounds.
+pub(super) fn number<T>(text: &str, least: T, most: T) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + std::fmt::Display + Copy,
+{
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse::<T>()
+        .ok()
+        .filter(|value| digits && *value >= least && *value <= most)
+        .ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+}
+
+pub(super) fn milliseconds(text: &str, least: u64, most: u64) -> Result<Duration, String> {
+    number(text, least, most).map(Duration::from_millis)
+}
+
+pub(super) fn seconds(text: &str, least: u64, most: u64) -> Result<Duration, String> {
+    number(text, least, most).map(Duration::from_secs)
+}
+
+pub(super) fn host(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    text.trim_matches(['[', ']'])
+        .parse()
+        .map_err(|_| "must be an IP address, such as 127.0.0.1, 0.0.0.0 or ::".to_owned())
+}
+
+/// An address with a port, or `None` for `none`.
+pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    text.replace("localhost:", "127.0.0.1:")
+        .parse()
+        .map(Some)
+        .map_err(|_| "must be ADDRESS:PORT, such as 127.0.0.1:9464, or none".to_owned())
+}
+
+pub(super) fn database(text: &str) -> Result<Database, String> {
+    let (scheme, rest) = text
+        .split_once(':')
+        .ok_or("must be sqlite:PATH or memory:")?;
+    match scheme {
+        "memory" if rest.is_empty() => Ok(Database::Memory),
+        "sqlite" => {
+            let path = rest.strip_prefix("//").unwrap_or(rest);
+            if path.is_empty() || path == ":memory:" {
+                return Err("needs a path: sqlite:data/chat.db".to_owned());
+            }
+            Ok(Database::Sqlite(PathBuf::from(path)))
+        }
+        "postgres" | "postgresql" => {
+            Err("PostgreSQL is not in this version; use sqlite:PATH".to_owned())
+        }
+        _ => Err("must be sqlite:PATH or memory:".to_owned()),
+    }
+}
+
+/// At least 32 bytes each (RFC 7518 section 3.2 asks that of HS256).
+pub(super) fn secrets(text: &str) -> Result<Vec<Secret>, String> {
+    let secrets: Vec<Secret> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|secret| !secret.is_empty())
+        .map(|secret| Secret(secret.to_owned()))
+        .collect();
+    if secrets.is_empty() || secrets.iter().any(|secret| secret.0.len() < 32) {
+        return Err(
+            "each secret must have at least 32 bytes; make one with: openssl rand -hex 32"
+                .to_owned(),
+        );
+    }
+    Ok(secrets)
+}
+
+/// A list of origins as browsers send them.
+pub(super) fn origins(text: &str) -> Result<Vec<Box<str>>, String> {
+    let wrong = |origin: &str| {
+        format!(
+            "{origin:?} is no origin; write each as https://app.example or http://localhost:3000"
+        )
+    };
+    text.split(',')
+        .map(str::trim)
+        .filter(|origin| !origin.is_empty())
+        .map(|origin| {
+            let host = origin
+                .strip_prefix("https://")
+                .or_else(|| origin.strip_prefix("http://"))
+                .ok_or_else(|| wrong(origin))?;
+            let plain = host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b));
+            if host.is_empty() || !plain {
+                return Err(wrong(origin));
+            }
+            Ok(origin.to_ascii_lowercase().into())
+        })
+        .collect()
+}
+
+pub(super) fn room_prefix(text: &str) -> Result<Box<str>, String> {
+    if text.len() > 64 || text.chars().any(char::is_control) {
+        return Err("must have at most 64 bytes and no control characters".to_owned());
+    }
+    Ok(text.into())
+}
+
+pub(super) fn log_level(text: &str) -> Result<Box<str>, String> {
+    text.parse::<tracing_subscriber::filter::Targets>()
+        .map(|_| text.into())
+        .map_err(|_| "must be error, warn, info, debug, trace or off, also by module".to_owned())
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "json" => Ok(LogFormat::Json),
+        "pretty" => Ok(LogFormat::Pretty),
+        _ => Err("must be json or pretty".to_owned()),
+    }
+}
+
+/// A time such as `90`, `90s`, `15m`, `1h`, `7d`, at most ten years.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "must be a time such as 90s, 15m, 1h or 7d".to_owned();
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3_600),
+        Some((at, 'd')) => (&text[..at], 86_400),
+        _ => (text, 1),
+    };
+    let count: u64 = number(digits, 1, 315_360_000).map_err(|_| wrong())?;
+    let seconds = count * unit;
+    (seconds <= 315_360_000)
+        .then(|| Duration::from_secs(seconds))
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_digits_within_bounds() {
+        assert_eq!(number("64", 1_u8, 64), Ok(64));
+        for wrong in [
+            "",
+            "0",
+            "65",
+            "+1",
+            "-1",
+            " 1",
+            "1.0",
+            "0x1",
+            "999999999999",
+        ] {
+            assert!(number(wrong, 1_u8, 64).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn databases_are_told_by_their_scheme() {
+        assert_eq!(
+            database("sqlite:data/chat.db"),
+            Ok(Database::Sqlite("data/chat.db".into()))
+        );
+        assert_eq!(
+            database("sqlite:///var/lib/chat.db"),
+            Ok(Database::Sqlite("/var/lib/chat.db".into()))
+        );
+        assert_eq!(database("memory:"), Ok(Database::Memory));
+        for wrong in ["", "chat.db", "sqlite:", "mysql://x", "postgres://u@h/d"] {
+            assert!(database(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn origins_are_scheme_and_host_only() {
+        let both = origins("https://App.example, http://localhost:3000").expect("both are origins");
+        assert_eq!(&*both[0], "https://app.example");
+        assert_eq!(&*both[1], "http://localhost:3000");
+        for wrong in [
+            "*",
+            "app.example",
+            "https://app.example/",
+            "https://",
+            "null",
+        ] {
+            assert!(origins(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("15m"), Ok(Duration::from_mins(15)));
+        assert_eq!(duration("7d"), Ok(Duration::from_hours(168)));
+        for wrong in ["", "h", "0s", "-1h", "1w", "99999999d"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}
