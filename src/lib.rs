@@ -21,4 +21,5 @@ pub mod chat;
 pub mod net;
 
 pub mod config;
+pub mod log;
 pub mod server;
