@@ -7,12 +7,17 @@
 
 pub mod session;
 pub mod sid;
-pub mod table;
+mod table;
+mod watch;
 
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
 use std::future::Future;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,7 +26,10 @@ use crate::env::Env;
 use crate::wire::Content;
 use crate::wire::engine_io::{Encoded, Packet};
 pub use session::{CloseReason, Outcome, Payload, Refusal, Transport};
+use session::{Session, Step};
 pub use sid::Sid;
+use table::Table;
+use watch::{Watch, Watches};
 
 /// Names a session on its shard. A key is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,74 +118,140 @@ pub struct Engine {
     inner: Rc<Inner>,
 }
 
-struct Inner {}
+struct Inner {
+    env: Rc<Env>,
+    options: Options,
+    table: RefCell<Table>,
+    handler: RefCell<Option<Rc<dyn Handler>>>,
+    /// Who waits for [`Engine::poll_dirty`].
+    flush: RefCell<Option<Waker>>,
+    watches: Watches,
+}
 
 impl Engine {
     /// No sessions yet, and nobody above: call [`Engine::set_handler`] before the first
     /// [`Engine::open`].
     #[must_use]
     pub fn new(env: Rc<Env>, options: Options) -> Self {
-        let _ = (env, options);
-        todo!()
+        let table = Table::new(env.now(), options.ping_interval);
+        Self {
+            inner: Rc::new(Inner {
+                env,
+                options,
+                table: RefCell::new(table),
+                handler: RefCell::new(None),
+                flush: RefCell::new(None),
+                watches: Watches::default(),
+            }),
+        }
     }
 
     /// Says who sits above.
     pub fn set_handler(&self, handler: Rc<dyn Handler>) {
-        let _ = handler;
-        todo!()
+        *self.inner.handler.borrow_mut() = Some(handler);
+    }
+
+    fn handler(&self) -> Rc<dyn Handler> {
+        let handler = self.inner.handler.borrow();
+        Rc::clone(handler.as_ref().expect("a handler is set at start"))
     }
 
     /// Timings and bounds.
     #[must_use]
     pub fn options(&self) -> &Options {
-        todo!()
+        &self.inner.options
+    }
+
+    /// Steps one session, then tells whoever waits for what came of it. The only place where a
+    /// session is borrowed for a change.
+    fn step<R>(&self, key: Key, step: impl FnOnce(&mut Session, Instant) -> R) -> Option<R> {
+        let now = self.inner.env.now();
+        let mut table = self.inner.table.borrow_mut();
+        let result = step(table.get_mut(key)?, now);
+        let news = table.settle(key);
+        let dirty = table.has_dirty();
+        drop(table);
+        if dirty {
+            self.wake_flush();
+        }
+        if news {
+            self.inner.watches.fire(key);
+        }
+        Some(result)
+    }
+
+    fn wake_flush(&self) {
+        let waker = self.inner.flush.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Looks at one session.
+    fn look<R>(&self, key: Key, look: impl FnOnce(&Session) -> R) -> Option<R> {
+        self.inner.table.borrow().get(key).map(look)
     }
 
     /// Begins a session: queues its open packet, then tells the handler.
     pub fn open(&self, transport: Transport, handshake: Handshake) -> Key {
-        let _ = (transport, handshake);
-        todo!()
+        let Options { host, shard, .. } = *self.options();
+        let sid = Sid::new(&self.inner.env, host, shard);
+        let now = self.inner.env.now();
+        let session = Session::new(now, sid, transport, self.options());
+        let key = self.inner.table.borrow_mut().insert(session);
+        self.step(key, |_, _| ());
+        self.handler().on_open(key, handshake);
+        key
     }
 
     /// The session of this id, if a request may still name it. A pong deadline that has passed is
     /// noticed here, whatever the timers say.
     #[must_use]
     pub fn find(&self, sid: &Sid) -> Option<Key> {
-        let _ = sid;
-        todo!()
+        let key = self.inner.table.borrow().find(sid)?;
+        let now = self.inner.env.now();
+        if self.look(key, |session| session.is_overdue(now, self.options()))? {
+            self.close(key, CloseReason::PingTimeout);
+            return None;
+        }
+        Some(key)
     }
 
     /// The id of a session.
     #[must_use]
     pub fn sid(&self, key: Key) -> Option<Sid> {
-        let _ = key;
-        todo!()
+        self.look(key, |session| *session.sid())
     }
 
     /// How a session's packets travel now.
     #[must_use]
     pub fn transport(&self, key: Key) -> Option<Transport> {
-        let _ = key;
-        todo!()
+        self.look(key, Session::transport)
     }
 
     /// Whether the session is neither closed nor closing.
     #[must_use]
     pub fn is_open(&self, key: Key) -> bool {
-        let _ = key;
-        todo!()
+        self.look(key, Session::is_open).unwrap_or(false)
     }
 
-    /// How many sessions there are, closing ones not counted.
+    /// Whether the session is closed, but what is queued still has to be sent, and a close packet
+    /// or frame after it.
+    #[must_use]
+    pub fn is_closing(&self, key: Key) -> bool {
+        self.look(key, Session::is_closing).unwrap_or(false)
+    }
+
+    /// How many sessions are open.
     #[must_use]
     pub fn session_count(&self) -> usize {
-        todo!()
+        self.inner.table.borrow().open_count()
     }
 
-    /// The open sessions, oldest place first: for draining.
+    /// The open sessions, in the order of their places: for draining.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {
-        todo!()
+        self.inner.table.borrow().open_keys().collect()
     }
 
     // What the layer above calls.
@@ -185,153 +259,204 @@ impl Engine {
     /// Queues packets. For a session that is closing or gone they are dropped; over
     /// [`Options::outbox_bytes_max`] the session closes with [`CloseReason::SlowConsumer`].
     pub fn send(&self, key: Key, packets: &[Encoded]) {
-        let _ = (key, packets);
-        todo!()
+        let bytes_max = self.options().outbox_bytes_max;
+        if let Some(Err(reason)) = self.step(key, |session, _| session.send(packets, bytes_max)) {
+            self.close(key, reason);
+        }
     }
 
-    /// Ends a session: what is queued is still sent, then a close packet or frame. The handler is
-    /// told at once, unless it was before.
+    /// Ends a session. When it is we who want it, what is queued is still sent, then a close packet
+    /// or frame. The handler is told at once, unless it was before.
     pub fn close(&self, key: Key, reason: CloseReason) {
-        let _ = (key, reason);
-        todo!()
+        self.close_answering(key, reason, '1');
+    }
+
+    fn close_answering(&self, key: Key, reason: CloseReason, answer: char) {
+        let first = self.step(key, |session, now| session.close(now, reason, answer));
+        if first == Some(true) {
+            self.inner.table.borrow_mut().count_closed();
+            self.handler().on_close(key, reason);
+        }
     }
 
     /// The handler can take messages again.
     pub fn resume(&self, key: Key) {
-        let _ = key;
-        todo!()
+        self.step(key, |session, _| session.resume());
     }
 
     /// Unsent output, each packet counted as its bytes + 64.
     #[must_use]
     pub fn outbox_bytes(&self, key: Key) -> usize {
-        let _ = key;
-        todo!()
+        self.look(key, Session::outbox_bytes).unwrap_or(0)
     }
 
     /// Whether a volatile packet would leave now: a GET is pending, or the WebSocket has taken all
     /// that was sent before.
     #[must_use]
     pub fn is_writable(&self, key: Key) -> bool {
-        let _ = key;
-        todo!()
+        self.look(key, Session::is_writable).unwrap_or(false)
     }
 
     /// Resolves when at most `below` bytes are unsent, or the session is gone.
     pub fn drained(&self, key: Key, below: usize) -> impl Future<Output = ()> + 'static {
-        let _ = (key, below);
-        std::future::pending()
+        let engine = self.clone();
+        async move {
+            while engine.outbox_bytes(key) > below {
+                engine.changed(key).await;
+            }
+        }
     }
 
     // What the transport layer calls.
 
     /// Takes one packet of the client, that came `via` a transport. Messages go on to the handler.
     pub fn receive(&self, key: Key, via: Transport, packet: Packet) -> Outcome {
-        let _ = (key, via, packet);
-        todo!()
+        let closes = packet == Packet::Close;
+        let step = self.step(key, |session, now| {
+            session.receive(now, via, packet, self.options())
+        });
+        match step {
+            None => Outcome::Closed,
+            Some(Step::Done(outcome)) => outcome,
+            Some(Step::Close(reason)) => {
+                // A client that closes stops polling: its GET is let go without a close packet.
+                self.close_answering(key, reason, if closes { '6' } else { '1' });
+                Outcome::Closed
+            }
+            Some(Step::Message(content)) => {
+                let flow = self.handler().on_message(key, content);
+                if flow == Flow::Pause {
+                    self.step(key, |session, _| session.pause());
+                }
+                if self.is_open(key) {
+                    Outcome::Taken(flow)
+                } else {
+                    Outcome::Closed
+                }
+            }
+        }
     }
 
     /// Whether the handler asked for a pause.
     #[must_use]
     pub fn is_paused(&self, key: Key) -> bool {
-        let _ = key;
-        todo!()
+        self.look(key, Session::is_paused).unwrap_or(false)
     }
 
     /// Resolves when something happened to the session since this call: output, a close, a resume,
     /// progress of an upgrade.
-    pub fn changed(&self, key: Key) -> impl Future<Output = ()> + 'static {
-        let _ = key;
-        std::future::pending()
+    pub fn changed(&self, key: Key) -> impl Future<Output = ()> + use<> {
+        Watch::new(Rc::clone(&self.inner), key)
     }
 
-    /// A GET came.
+    /// A GET came. [`Refusal::Overlap`]: the session is closed by that.
     pub fn begin_poll(&self, key: Key) -> Result<(), Refusal> {
-        let _ = key;
-        todo!()
+        let begun = self.step(key, |session, _| session.begin_poll());
+        self.close_on_overlap(key, begun.unwrap_or(Err(Refusal::Unknown)))
+    }
+
+    fn close_on_overlap(&self, key: Key, begun: Result<(), Refusal>) -> Result<(), Refusal> {
+        if begun == Err(Refusal::Overlap) {
+            self.close(key, CloseReason::TransportError);
+        }
+        begun
     }
 
     /// What the pending GET must answer now; `None`: it has to wait. Ends the poll.
+    #[must_use]
     pub fn take_payload(&self, key: Key) -> Option<Payload> {
-        let _ = key;
-        todo!()
+        self.step(key, |session, _| session.take_payload())?
     }
 
-    /// The client left before its GET was answered.
+    /// The client left before its GET was answered, or before it had the answer.
     pub fn abort_poll(&self, key: Key) {
-        let _ = key;
-        todo!()
+        self.step(key, |session, _| session.forget_poll());
+        self.close(key, CloseReason::TransportError);
     }
 
-    /// A POST came: its body is about to be read.
+    /// A POST came: its body is about to be read. [`Refusal::Overlap`]: the session is closed.
     pub fn begin_post(&self, key: Key) -> Result<(), Refusal> {
-        let _ = key;
-        todo!()
+        let begun = self.step(key, |session, _| session.begin_post());
+        self.close_on_overlap(key, begun.unwrap_or(Err(Refusal::Unknown)))
     }
 
-    /// The POST's packets were all taken.
+    /// The POST's packets were all taken, or it was refused without harm to the session.
     pub fn end_post(&self, key: Key) {
-        let _ = key;
-        todo!()
+        self.step(key, |session, _| session.end_post());
     }
 
     /// The client left in the midst of its POST.
     pub fn abort_post(&self, key: Key) {
-        let _ = key;
-        todo!()
+        self.close(key, CloseReason::TransportError);
     }
 
-    /// A WebSocket came that wants to take over a polling session.
+    /// A WebSocket came that wants to take over a polling session. Whoever is let in must call
+    /// [`Engine::detach`] in the end.
     pub fn begin_probe(&self, key: Key) -> Result<(), Refusal> {
-        let _ = key;
-        todo!()
+        let timeout = self.options().upgrade_timeout;
+        let begun = self.step(key, |session, now| session.begin_probe(now, timeout));
+        begun.unwrap_or(Err(Refusal::Unknown))
     }
 
-    /// That WebSocket is gone before the upgrade was done; polling goes on.
-    pub fn abandon_probe(&self, key: Key) {
-        let _ = key;
-        todo!()
+    /// Whether a WebSocket may still take over.
+    #[must_use]
+    pub fn is_probing(&self, key: Key) -> bool {
+        self.look(key, Session::is_probing).unwrap_or(false)
     }
 
     /// The frames that wait for the session's WebSocket, at most `limit`, cloned into `frames`; the
     /// first without what was sent of it already. Returns how many bytes of the first were.
     pub fn transmit(&self, key: Key, limit: usize, frames: &mut Vec<Bytes>) -> usize {
-        let _ = (key, limit, frames);
-        todo!()
+        self.look(key, |session| session.transmit(limit, frames))
+            .unwrap_or(0)
     }
 
     /// `bytes` of the waiting frames were sent.
     pub fn transmitted(&self, key: Key, bytes: usize) {
-        let _ = (key, bytes);
-        todo!()
+        self.step(key, |session, _| session.transmitted(bytes));
     }
 
-    /// The WebSocket of the session is done with it: forgets a closed session.
+    /// The WebSocket lets go of the session. An upgrade that was not done is abandoned, and polling
+    /// goes on; a session that travelled on this WebSocket ends.
     pub fn detach(&self, key: Key) {
-        let _ = key;
-        todo!()
+        if self.transport(key) == Some(Transport::WebSocket) {
+            self.close(key, CloseReason::TransportClose);
+        }
+        self.step(key, |session, _| session.detach());
     }
 
     /// Ready when sessions wait for a flush.
     pub fn poll_dirty(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let _ = cx;
-        todo!()
+        if self.inner.table.borrow().has_dirty() {
+            return Poll::Ready(());
+        }
+        *self.inner.flush.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
     }
 
-    /// Moves the keys of the sessions that wait for a flush into `dirty`.
+    /// Moves the keys of the sessions that wait for a flush into `dirty`. Only sessions that a
+    /// WebSocket is attached to are among them: a waiting GET has [`Engine::changed`].
     pub fn take_dirty(&self, dirty: &mut Vec<Key>) {
-        let _ = dirty;
-        todo!()
+        self.inner.table.borrow_mut().take_dirty(dirty);
     }
 
     /// Does what is due: pings, time-outs.
     pub fn tick(&self) {
-        todo!()
+        let now = self.inner.env.now();
+        let due = self.inner.table.borrow_mut().take_due(now);
+        for key in due {
+            let timeout = self.step(key, |session, now| {
+                session.handle_timeout(now, self.options())
+            });
+            if let Some(Some(reason)) = timeout {
+                self.close(key, reason);
+            }
+        }
     }
 
     /// When [`Engine::tick`] has something to do next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        todo!()
+        self.inner.table.borrow().next_deadline()
     }
 }

@@ -1,6 +1,24 @@
-//! One Engine.IO session.
+//! One Engine.IO session: handshake, heartbeat, polling, upgrade, outbox and close, as a machine that
+//! takes packets and instants.
+//!
+//! It knows both transports and no socket. A polling GET and a WebSocket are two ways to drain one
+//! outbox, and an upgrade is a state of the session, not of whoever carries its bytes. Nothing here
+//! waits or reads a clock.
 
-use super::Flow;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Flow, Options, Sid};
+use crate::wire::Content;
+use crate::wire::engine_io::{Encoded, Packet};
+
+/// How long a close packet waits for the GET that fetches it.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// What a queued packet counts beside its bytes.
+const PACKET_OVERHEAD: usize = 64;
 
 /// How a session's packets travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +83,22 @@ impl CloseReason {
         }
     }
 
+    /// Whether what is queued is still sent, and a close packet after it.
+    fn is_graceful(self) -> bool {
+        match self {
+            Self::TransportClose
+            | Self::TransportError
+            | Self::PingTimeout
+            | Self::ParseError
+            | Self::SlowConsumer => false,
+            Self::ForcedClose
+            | Self::ClientNamespaceDisconnect
+            | Self::ServerNamespaceDisconnect
+            | Self::ForcedServerClose
+            | Self::ServerShuttingDown => true,
+        }
+    }
+
     /// The reason as a metric's label: one for each cause.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -122,4 +156,507 @@ pub struct Payload {
     pub body: Vec<u8>,
     /// Whether every packet in it may be compressed.
     pub compress: bool,
+}
+
+/// Where a session is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// The handler is told; what is queued, and a close packet, still wait for their transport.
+    Closing,
+    /// Nothing is owed but the answer of a pending GET.
+    Closed {
+        /// The one packet of that answer.
+        answer: char,
+    },
+}
+
+/// How far a WebSocket is that wants to take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    None,
+    /// It is there; `2probe` is awaited.
+    Connected,
+    /// It was answered `3probe`; `5` is awaited.
+    Granted,
+}
+
+/// What a packet of the client means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A message for the handler.
+    Message(Content),
+    /// Nothing for the handler.
+    Done(Outcome),
+    /// The session must close.
+    Close(CloseReason),
+}
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Session {
+    sid: Sid,
+    transport: Transport,
+    phase: Phase,
+    probe: Probe,
+    /// A WebSocket refers to this session, so its place in the table must not be reused.
+    attached: bool,
+    poll_pending: bool,
+    post_pending: bool,
+    paused: bool,
+    /// [`Session::resume`] was called since the last message was handed on.
+    resumed: bool,
+    /// A ping is out, and `heartbeat` is the deadline of its pong. Else it is the next ping.
+    awaiting_pong: bool,
+    heartbeat: Instant,
+    /// Of the upgrade, or of the close packet: never both.
+    deadline: Option<Instant>,
+    outbox: VecDeque<Encoded>,
+    outbox_bytes: usize,
+    /// How much of the first packet's frame was sent.
+    sent: usize,
+    news: News,
+}
+
+/// Whom a step concerns besides its caller.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct News {
+    /// The transport has something to do: output, a close, a resume.
+    pub(super) transport: bool,
+    /// Output has left.
+    pub(super) progress: bool,
+}
+
+impl Session {
+    /// A session whose open packet is queued.
+    pub(super) fn new(now: Instant, sid: Sid, transport: Transport, options: &Options) -> Self {
+        let mut session = Self {
+            sid,
+            transport,
+            phase: Phase::Open,
+            probe: Probe::None,
+            attached: transport == Transport::WebSocket,
+            poll_pending: false,
+            post_pending: false,
+            paused: false,
+            resumed: false,
+            awaiting_pong: false,
+            heartbeat: now + options.ping_interval,
+            deadline: None,
+            outbox: VecDeque::new(),
+            outbox_bytes: 0,
+            sent: 0,
+            news: News::default(),
+        };
+        session.push(open_packet(sid, transport, options));
+        session
+    }
+
+    pub(super) fn sid(&self) -> &Sid {
+        &self.sid
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.phase == Phase::Closing
+    }
+
+    /// Whether a request may still name it: a closing session's next GET fetches the close packet.
+    pub(super) fn is_known(&self) -> bool {
+        match self.phase {
+            Phase::Open => true,
+            Phase::Closing => self.transport == Transport::Polling,
+            Phase::Closed { .. } => false,
+        }
+    }
+
+    /// Whether nobody will ask for it any more.
+    pub(super) fn is_finished(&self) -> bool {
+        matches!(self.phase, Phase::Closed { .. }) && !self.attached && !self.poll_pending
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached
+    }
+
+    pub(super) fn is_probing(&self) -> bool {
+        self.is_open() && self.attached && self.probe != Probe::None
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    pub(super) fn outbox_bytes(&self) -> usize {
+        self.outbox_bytes
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        self.is_open()
+            && match self.transport {
+                Transport::Polling => self.poll_pending,
+                Transport::WebSocket => self.outbox.is_empty(),
+            }
+    }
+
+    /// What happened since this was asked last.
+    pub(super) fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.news)
+    }
+
+    // Output.
+
+    fn push(&mut self, packet: Encoded) {
+        self.outbox_bytes += packet.frame().len() + PACKET_OVERHEAD;
+        self.outbox.push_back(packet);
+        self.news.transport = true;
+    }
+
+    /// Empties the outbox, and gives its memory back: most sessions are idle most of the time.
+    fn clear_outbox(&mut self) {
+        self.outbox = VecDeque::new();
+        self.outbox_bytes = 0;
+        self.sent = 0;
+    }
+
+    /// Queues packets; `Err` when the client does not keep up.
+    pub(super) fn send(
+        &mut self,
+        packets: &[Encoded],
+        bytes_max: usize,
+    ) -> Result<(), CloseReason> {
+        if !self.is_open() {
+            return Ok(());
+        }
+        for packet in packets {
+            self.push(packet.clone());
+            if self.outbox_bytes > bytes_max {
+                return Err(CloseReason::SlowConsumer);
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`super::Engine::transmit`].
+    pub(super) fn transmit(&self, limit: usize, frames: &mut Vec<Bytes>) -> usize {
+        if self.transport != Transport::WebSocket {
+            return 0;
+        }
+        let waiting = self.outbox.iter().take(limit);
+        let first = frames.len();
+        frames.extend(waiting.map(|packet| packet.frame().clone()));
+        if let Some(frame) = frames.get_mut(first) {
+            bytes::Buf::advance(frame, self.sent);
+        }
+        self.sent
+    }
+
+    /// `bytes` of what [`Session::transmit`] gave were sent.
+    pub(super) fn transmitted(&mut self, bytes: usize) {
+        self.news.progress |= bytes > 0;
+        self.sent += bytes;
+        while let Some(first) = self.outbox.front().map(|packet| packet.frame().len()) {
+            if self.sent < first {
+                return;
+            }
+            self.sent -= first;
+            self.outbox_bytes -= first + PACKET_OVERHEAD;
+            self.outbox.pop_front();
+        }
+        debug_assert_eq!(self.sent, 0, "no more was sent than was waiting");
+        self.clear_outbox();
+    }
+
+    // Polling.
+
+    pub(super) fn begin_poll(&mut self) -> Result<(), Refusal> {
+        self.check_request()?;
+        if self.poll_pending {
+            return Err(Refusal::Overlap);
+        }
+        self.poll_pending = true;
+        Ok(())
+    }
+
+    pub(super) fn begin_post(&mut self) -> Result<(), Refusal> {
+        self.check_request()?;
+        if self.post_pending {
+            return Err(Refusal::Overlap);
+        }
+        self.post_pending = true;
+        Ok(())
+    }
+
+    fn check_request(&self) -> Result<(), Refusal> {
+        match (self.is_known(), self.transport) {
+            (false, _) => Err(Refusal::Unknown),
+            (true, Transport::WebSocket) => Err(Refusal::WrongTransport),
+            (true, Transport::Polling) => Ok(()),
+        }
+    }
+
+    pub(super) fn end_post(&mut self) {
+        self.post_pending = false;
+    }
+
+    /// The client left its GET: nothing is owed for it any more.
+    pub(super) fn forget_poll(&mut self) {
+        self.poll_pending = false;
+    }
+
+    /// See [`super::Engine::take_payload`].
+    pub(super) fn take_payload(&mut self) -> Option<Payload> {
+        if !self.poll_pending {
+            return None;
+        }
+        let payload = match (self.phase, self.transport) {
+            (Phase::Closed { answer }, _) => single(answer),
+            // What is queued belongs to the WebSocket now.
+            (_, Transport::WebSocket) => single('6'),
+            (Phase::Closing, Transport::Polling) => {
+                self.push(bare('1'));
+                self.phase = Phase::Closed { answer: '1' };
+                self.deadline = None;
+                self.drain_payload()
+            }
+            (Phase::Open, Transport::Polling) if !self.outbox.is_empty() => self.drain_payload(),
+            (Phase::Open, Transport::Polling) if self.probe == Probe::Granted => single('6'),
+            (Phase::Open, Transport::Polling) => return None,
+        };
+        self.poll_pending = false;
+        Some(payload)
+    }
+
+    fn drain_payload(&mut self) -> Payload {
+        let mut body = Vec::with_capacity(self.outbox_bytes);
+        for packet in &self.outbox {
+            packet.append_to_payload(&mut body);
+        }
+        let compress = self.outbox.iter().all(Encoded::compress);
+        self.clear_outbox();
+        self.news.progress = true;
+        Payload { body, compress }
+    }
+
+    // Input.
+
+    /// Takes one packet of the client.
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        via: Transport,
+        packet: Packet,
+        options: &Options,
+    ) -> Step {
+        match (self.phase, &packet) {
+            (Phase::Open, _) => {}
+            // It does not want to hear our close packet any more.
+            (Phase::Closing, Packet::Close) => return Step::Close(CloseReason::TransportClose),
+            _ => return Step::Done(Outcome::Closed),
+        }
+        if via == Transport::WebSocket && self.transport == Transport::Polling {
+            return Step::Done(self.receive_probe(now, &packet));
+        }
+        match packet {
+            Packet::Message(content) => {
+                self.resumed = false;
+                Step::Message(content)
+            }
+            Packet::Pong { .. } => {
+                self.awaiting_pong = false;
+                self.heartbeat = now + options.ping_interval;
+                Step::Done(Outcome::Taken(Flow::Continue))
+            }
+            Packet::Close => Step::Close(CloseReason::TransportClose),
+            // Only the server of Engine.IO v4 pings.
+            Packet::Ping { .. } => Step::Close(CloseReason::TransportError),
+            Packet::Open | Packet::Upgrade | Packet::Noop => {
+                Step::Done(Outcome::Taken(Flow::Continue))
+            }
+        }
+    }
+
+    /// A packet on a WebSocket that is not the transport yet.
+    fn receive_probe(&mut self, now: Instant, packet: &Packet) -> Outcome {
+        match (self.probe, packet) {
+            (Probe::Connected, Packet::Ping { probe: true }) => {
+                self.probe = Probe::Granted;
+                // Whoever waits in a GET is released, so that the client can stop polling.
+                self.news.transport = true;
+                Outcome::AnswerProbe
+            }
+            (Probe::Granted, Packet::Upgrade) => {
+                self.probe = Probe::None;
+                self.deadline = None;
+                self.transport = Transport::WebSocket;
+                self.news.transport = true;
+                if self.awaiting_pong {
+                    // The pong may have been lost with the old transport: no deadline for it, and
+                    // another ping instead of none for ever.
+                    self.awaiting_pong = false;
+                    self.heartbeat = now.max(self.heartbeat);
+                }
+                Outcome::Upgraded
+            }
+            _ => {
+                self.end_probe();
+                Outcome::ProbeRefused
+            }
+        }
+    }
+
+    /// The handler can take no more for now, unless it has said otherwise meanwhile.
+    pub(super) fn pause(&mut self) {
+        self.paused = !self.resumed;
+    }
+
+    pub(super) fn resume(&mut self) {
+        self.resumed = true;
+        if self.paused {
+            self.paused = false;
+            self.news.transport = true;
+        }
+    }
+
+    // Upgrade.
+
+    pub(super) fn begin_probe(&mut self, now: Instant, timeout: Duration) -> Result<(), Refusal> {
+        if !self.is_known() {
+            return Err(Refusal::Unknown);
+        }
+        if self.transport == Transport::WebSocket || self.attached || !self.is_open() {
+            return Err(Refusal::AlreadyUpgrading);
+        }
+        self.attached = true;
+        self.probe = Probe::Connected;
+        self.deadline = Some(now + timeout);
+        Ok(())
+    }
+
+    fn end_probe(&mut self) {
+        if self.is_probing() {
+            self.probe = Probe::None;
+            self.deadline = None;
+            self.news.transport = true;
+        }
+    }
+
+    /// The WebSocket lets go of the session.
+    pub(super) fn detach(&mut self) {
+        self.end_probe();
+        self.attached = false;
+        if self.is_closing() && self.transport == Transport::WebSocket {
+            self.phase = Phase::Closed { answer: '1' };
+        }
+    }
+
+    // Time.
+
+    /// When [`Session::handle_timeout`] has something to do.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        if self.is_open() {
+            let deadline = self.deadline.unwrap_or(self.heartbeat);
+            Some(deadline.min(self.heartbeat))
+        } else {
+            self.deadline
+        }
+    }
+
+    /// Does what is due. `Some`: the session must close.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        options: &Options,
+    ) -> Option<CloseReason> {
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            self.deadline = None;
+            if self.is_closing() {
+                self.phase = Phase::Closed { answer: '1' };
+                self.clear_outbox();
+            }
+            self.end_probe();
+        }
+        if !self.is_open() || now < self.heartbeat {
+            return None;
+        }
+        if self.awaiting_pong {
+            return Some(CloseReason::PingTimeout);
+        }
+        self.push(bare('2'));
+        self.awaiting_pong = true;
+        // The deadline follows the schedule, not the moment our timer fired; but a client must not
+        // pay for a shard that stood still.
+        let scheduled = self.heartbeat + options.ping_timeout;
+        self.heartbeat = scheduled.max(now + options.ping_timeout / 2);
+        None
+    }
+
+    /// Whether a request comes too late, even if no timer has fired yet.
+    pub(super) fn is_overdue(&self, now: Instant, options: &Options) -> bool {
+        let deadline = if self.awaiting_pong {
+            self.heartbeat
+        } else {
+            self.heartbeat + options.ping_timeout
+        };
+        self.is_open() && now >= deadline
+    }
+
+    // The end.
+
+    /// Closes; `true` when the handler has to be told. `answer` is what a pending GET gets when
+    /// nothing else is owed to the client.
+    pub(super) fn close(&mut self, now: Instant, reason: CloseReason, answer: char) -> bool {
+        let first = self.is_open();
+        match self.phase {
+            Phase::Closed { .. } => return false,
+            Phase::Closing if reason.is_graceful() => return false,
+            Phase::Open | Phase::Closing => {}
+        }
+        self.end_probe();
+        self.paused = false;
+        self.news.transport = true;
+        if reason.is_graceful() {
+            self.phase = Phase::Closing;
+            self.deadline = Some(now + LINGER);
+        } else {
+            self.phase = Phase::Closed { answer };
+            self.deadline = None;
+            self.clear_outbox();
+        }
+        first
+    }
+}
+
+fn open_packet(sid: Sid, transport: Transport, options: &Options) -> Encoded {
+    let upgrades = match transport {
+        Transport::Polling if options.upgrades => r#"["websocket"]"#,
+        _ => "[]",
+    };
+    let body = format!(
+        r#"{{"sid":"{}","upgrades":{upgrades},"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
+        sid.as_str(),
+        options.ping_interval.as_millis(),
+        options.ping_timeout.as_millis(),
+        options.max_payload,
+    );
+    Encoded::text('0', &body)
+}
+
+/// A packet without data.
+fn bare(kind: char) -> Encoded {
+    Encoded::text(kind, "")
+}
+
+fn single(kind: char) -> Payload {
+    Payload {
+        body: kind.to_string().into_bytes(),
+        compress: false,
+    }
 }
