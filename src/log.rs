@@ -20,7 +20,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::LogFormat;
@@ -59,6 +59,7 @@ impl Drop for Guard {
 }
 
 /// Starts the log on standard error, and logs panics.
+#[must_use]
 pub fn start(level: &str, format: Option<LogFormat>) -> Guard {
     let filter: Targets = level.parse().unwrap_or_default();
     let terminal = io::stderr().is_terminal();
@@ -168,11 +169,7 @@ where
     ) -> fmt::Result {
         let mut fields = Map::new();
         // Outer spans first, so that what is nearer to the event wins.
-        for span in ctx
-            .event_scope()
-            .into_iter()
-            .flat_map(|scope| scope.from_root())
-        {
+        for span in ctx.event_scope().into_iter().flat_map(Scope::from_root) {
             if let Some(formatted) = span.extensions().get::<FormattedFields<N>>()
                 && let Ok(Value::Object(more)) = serde_json::from_str(&formatted.fields)
             {
