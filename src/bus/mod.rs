@@ -1,1 +1,7 @@
-//! How broadcasts travel between shards.
+//! How broadcasts and requests travel between shards.
+//!
+//! [`mesh`] connects the shards of one process; [`directory`] knows which of them have members of
+//! which room, and which users are in it.
+
+pub mod directory;
+pub mod mesh;

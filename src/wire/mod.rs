@@ -9,6 +9,7 @@ pub mod http;
 pub mod socket_io;
 pub mod websocket;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::ops::{Deref, Range};
 
@@ -96,6 +97,30 @@ impl PartialEq for Text {
 }
 
 impl Eq for Text {}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl Borrow<str> for Text {
+    fn borrow(&self) -> &str {
+        self
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
 
 /// What an Engine.IO message carries, and what a Socket.IO packet is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,1 +1,0 @@
-//! Socket.IO protocol v5: packets, and the decoder that gathers binary attachments.
