@@ -1,1 +1,209 @@
 //! A shard's connections.
+//!
+//! [`run`] accepts them, ticks, takes over connections whose session lives here, and drains. One
+//! connection is one task: [`http`] reads its requests and answers them one after the other. A
+//! request below a [`Mount`] belongs to an Engine.IO session ([`routing`]); every other one goes to
+//! [`Site::respond`]. What the sessions carry is not known here.
+
+pub mod connection;
+pub mod cors;
+pub mod deadline;
+pub mod flush;
+pub mod handoff;
+pub mod http;
+pub mod polling;
+pub mod routing;
+pub mod run;
+pub mod websocket;
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+
+use crate::engine::{Engine, Handshake};
+use crate::env::Env;
+use crate::metrics::Metrics;
+use crate::wire::http::RequestHead;
+pub use crate::wire::http::Response;
+pub use connection::{Closed, Connection};
+pub use cors::Cors;
+pub use deadline::Deadlines;
+pub use handoff::{Handoff, Handoffs};
+pub use run::{Process, listen, run};
+
+/// What a shard serves.
+pub struct Site {
+    /// The Engine.IO endpoints.
+    pub mounts: Vec<Rc<Mount>>,
+    /// Answers every request that is not below a mount.
+    pub respond: Rc<dyn Fn(Request) -> LocalBoxFuture<'static, Response>>,
+    /// Which other origins may read the answers.
+    pub cors: Cors,
+}
+
+/// One Engine.IO endpoint.
+pub struct Mount {
+    /// The prefix of its requests' paths, with a slash at its end: `/socket.io/`.
+    pub path: Box<str>,
+    /// The sessions.
+    pub engine: Engine,
+    /// Whether sessions may use WebSockets, and long-polling.
+    pub transports: Transports,
+    /// The application's own check of a request that would open a session. `Err` is answered with
+    /// 403 and the given text.
+    pub admit: Option<Admit>,
+}
+
+/// See [`Mount::admit`].
+pub type Admit = Rc<dyn Fn(&Handshake) -> Result<(), String>>;
+
+/// Which transports a mount offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transports {
+    /// HTTP long-polling.
+    pub polling: bool,
+    /// WebSocket, at first or by an upgrade.
+    pub websocket: bool,
+}
+
+impl Default for Transports {
+    fn default() -> Self {
+        Self {
+            polling: true,
+            websocket: true,
+        }
+    }
+}
+
+/// A request outside the mounts, its body read.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The head.
+    pub head: RequestHead,
+    /// The body, at most [`Options::body_bytes_max`].
+    pub body: Bytes,
+    /// Who sent it.
+    pub peer: SocketAddr,
+}
+
+/// A shard's own numbers and bounds.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// This shard, below `shards`.
+    pub shard: u8,
+    /// How many shards the process has.
+    pub shards: u8,
+    /// The host tag in session ids.
+    pub host: u16,
+    /// Bytes of a body outside the mounts.
+    pub body_bytes_max: usize,
+    /// How long a drain may take.
+    pub drain: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            shard: 0,
+            shards: 1,
+            host: 0,
+            body_bytes_max: 64 * 1024,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What all connections of a shard share.
+pub struct Shard {
+    env: Rc<Env>,
+    options: Options,
+    site: Site,
+    metrics: Rc<Metrics>,
+    deadlines: Deadlines,
+    handoffs: Handoffs,
+    /// Reads go through here, so that an idle connection has no buffer of its own.
+    scratch: RefCell<Box<[u8]>>,
+    draining: Cell<bool>,
+    /// Whether anything was read or written since the last tick.
+    active: Cell<bool>,
+    open: Cell<usize>,
+}
+
+/// Bytes that one read takes at most.
+const SCRATCH_BYTES: usize = 16 * 1024;
+
+impl Shard {
+    /// A shard that serves `site`.
+    #[must_use]
+    pub fn new(
+        env: Rc<Env>,
+        options: Options,
+        site: Site,
+        metrics: Rc<Metrics>,
+        handoffs: Handoffs,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            env,
+            options,
+            site,
+            metrics,
+            deadlines: Deadlines::default(),
+            handoffs,
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            draining: Cell::new(false),
+            active: Cell::new(false),
+            open: Cell::new(0),
+        })
+    }
+
+    /// The clock and the random bytes.
+    #[must_use]
+    pub fn env(&self) -> &Rc<Env> {
+        &self.env
+    }
+
+    /// The shard's numbers and bounds.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// What is served.
+    #[must_use]
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// The shard's figures.
+    #[must_use]
+    pub fn metrics(&self) -> &Rc<Metrics> {
+        &self.metrics
+    }
+
+    /// Deadlines that the tick fires.
+    #[must_use]
+    pub fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
+    }
+
+    /// Whether the process is going away: no new sessions.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Tells the tick that something happens, so that it comes every 10 ms.
+    pub fn mark_active(&self) {
+        self.active.set(true);
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.open.get()
+    }
+}

@@ -1,0 +1,222 @@
+//! One TCP connection: its stream, and the bytes that were read and not used yet.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use glommio::net::TcpStream;
+
+use super::Shard;
+
+/// Bytes kept of what a client sends before its earlier requests are answered.
+pub const PIPELINE_BYTES_MAX: usize = 32 * 1024;
+/// How long the peer may take to close after us, its bytes read and thrown away meanwhile.
+pub const LINGER: Duration = Duration::from_secs(1);
+/// How long the peer may take to read an answer.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a connection can be used no longer. The peer is gone, or was too slow; there is nobody to
+/// tell.
+#[derive(Debug, thiserror::Error)]
+pub enum Closed {
+    /// The peer has closed it.
+    #[error("closed by the peer")]
+    ByPeer,
+    /// The system reports an error.
+    #[error("connection failed: {0}")]
+    Failed(#[from] io::Error),
+    /// The peer did not read, or not write, in time.
+    #[error("the peer was too slow")]
+    TimedOut,
+}
+
+/// One TCP connection of this shard.
+pub struct Connection {
+    stream: TcpStream,
+    buffer: BytesMut,
+    peer: SocketAddr,
+    open: Open,
+}
+
+/// Counts a connection as long as it lives.
+struct Open(Rc<Shard>);
+
+impl Open {
+    fn new(shard: Rc<Shard>) -> Self {
+        shard.open.set(shard.open.get() + 1);
+        shard.metrics.connections.increment(1.0);
+        Self(shard)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.metrics.connections.decrement(1.0);
+    }
+}
+
+impl Connection {
+    /// A connection of `shard`, of which `buffer` was already read.
+    #[must_use]
+    pub fn new(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr, buffer: BytesMut) -> Self {
+        Self {
+            stream,
+            buffer,
+            peer,
+            open: Open::new(shard),
+        }
+    }
+
+    /// The shard it belongs to.
+    #[must_use]
+    pub fn shard(&self) -> &Rc<Shard> {
+        &self.open.0
+    }
+
+    /// The other end.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// What was read and not used yet.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// The descriptor, for as long as this connection is borrowed.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        #[expect(
+            unsafe_code,
+            reason = "glommio's stream has no AsFd; it owns the descriptor until it is dropped, and the borrow of self ends before that"
+        )]
+        unsafe {
+            BorrowedFd::borrow_raw(self.stream.as_raw_fd())
+        }
+    }
+
+    /// The stream, for reads and writes that this type does not know. The buffer's bytes come first.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// The descriptor and the bytes read, for another shard.
+    pub(super) fn into_parts(self) -> io::Result<(OwnedFd, BytesMut, SocketAddr)> {
+        // A duplicate, since the stream keeps its own until it is dropped here.
+        let fd = self.fd().try_clone_to_owned()?;
+        Ok((fd, self.buffer, self.peer))
+    }
+
+    /// Reads what has come into the buffer. `Ok(0)` is the end of the stream.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let shard = &self.open.0;
+        let mut scratch = shard.scratch.borrow_mut();
+        let count = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch))?;
+        shard.mark_active();
+        self.buffer.extend_from_slice(&scratch[..count]);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads something into the buffer before `deadline`; 0 bytes are the end of the stream.
+    pub async fn fill(&mut self, deadline: Instant) -> Result<usize, Closed> {
+        let deadlines = self.open.0.deadlines.clone();
+        match deadlines
+            .within(deadline, poll_fn(|cx| self.poll_fill(cx)))
+            .await
+        {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(Closed::TimedOut),
+        }
+    }
+
+    /// Writes all bytes; the peer has [`WRITE_TIMEOUT`] to take them.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Closed> {
+        self.open.0.mark_active();
+        let deadline = Instant::now() + WRITE_TIMEOUT;
+        let deadlines = self.open.0.deadlines.clone();
+        match deadlines
+            .within(deadline, self.stream.write_all(bytes))
+            .await
+        {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(Closed::TimedOut),
+        }
+    }
+
+    /// Resolves when the peer has closed the connection or it failed. Bytes that come meanwhile stay
+    /// in the buffer; at [`PIPELINE_BYTES_MAX`] reading stops, and with it the watch.
+    ///
+    /// It may be dropped at any time without losing a byte.
+    pub async fn closed_by_peer(&mut self) -> Closed {
+        loop {
+            if self.buffer.len() >= PIPELINE_BYTES_MAX {
+                return std::future::pending().await;
+            }
+            match poll_fn(|cx| self.poll_fill(cx)).await {
+                Ok(0) => return Closed::ByPeer,
+                Ok(_) => {}
+                Err(error) => return Closed::Failed(error),
+            }
+        }
+    }
+
+    /// Ends the connection so that the peer gets to read what was sent: closes our half, then reads
+    /// and throws away for at most [`LINGER`]. Closing with unread bytes would send a reset, which
+    /// destroys what the peer has not read yet.
+    pub async fn linger(mut self) {
+        if self.stream.shutdown(Shutdown::Write).await.is_err() {
+            return;
+        }
+        let deadline = Instant::now() + LINGER;
+        while let Ok(1..) = self.fill(deadline).await {
+            self.buffer.clear();
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.buffer.is_empty() {
+            self.open.0.mark_active();
+            return Pin::new(&mut self.stream).poll_read(cx, bytes);
+        }
+        let count = bytes.len().min(self.buffer.len());
+        self.buffer.copy_to_slice(&mut bytes[..count]);
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.open.0.mark_active();
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}

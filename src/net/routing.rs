@@ -1,0 +1,1 @@
+//! Which session an Engine.IO request is for, or why it is refused.
