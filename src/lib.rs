@@ -20,6 +20,7 @@ pub mod store;
 pub mod chat;
 pub mod net;
 
+pub mod commands;
 pub mod config;
 pub mod log;
 pub mod server;

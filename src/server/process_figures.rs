@@ -43,7 +43,7 @@ fn figures(stat: &str, boot: &str) -> String {
     let [
         Some(user),
         Some(system),
-        Some(start),
+        Some(begun),
         Some(virt),
         Some(pages),
     ] = [11, 12, 19, 20, 21].map(|index| fields.get(index).copied())
@@ -85,7 +85,7 @@ fn figures(stat: &str, boot: &str) -> String {
             "process_start_time_seconds",
             "gauge",
             "Start, in seconds since 1970.",
-            seconds(boot * ticks + start),
+            seconds(boot * ticks + begun),
         );
     }
     out

@@ -1,0 +1,219 @@
+//! What the program can be asked to do, and with which exit code it ends.
+//!
+//! What is meant for people and scripts goes to standard output; what went wrong goes to standard
+//! error, with what to do next.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::auth::{self, AuthOptions, Claims, Keys, Verifier};
+use crate::config::args::{self, Command, Invocation};
+use crate::config::{Config, Database, Inputs, Vars, settings};
+use crate::server::{self, demo, probe};
+
+/// All went well.
+pub const OK: u8 = 0;
+/// It did not.
+pub const FAILURE: u8 = 1;
+/// Wrong usage or settings.
+pub const USAGE: u8 = 2;
+/// This host cannot run the server.
+pub const HOST: u8 = 3;
+
+/// Runs the command that these arguments ask for; answers the exit code.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let invocation = match args::parse(arguments) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            let _ = error.print();
+            return if wrong { USAGE } else { OK };
+        }
+    };
+    if invocation.command == Command::ConfigDoc {
+        return say(&settings::reference());
+    }
+    let config = match load(&invocation) {
+        Ok(config) => config,
+        Err(text) => {
+            complain(&format!(
+                "The settings are wrong:\n{text}\n`project-yum config doc` describes every setting."
+            ));
+            return USAGE;
+        }
+    };
+    match invocation.command {
+        Command::Serve => serve(config),
+        Command::Token { sub, rooms, ttl } => token(&config, sub, rooms, ttl),
+        Command::TokenCheck(token) => check_token(&config, &token),
+        Command::ConfigCheck | Command::ConfigDoc => say(&checked(&config)),
+        Command::ConfigPrint => say(&printed(&config)),
+        Command::Migrate { dry_run } => migrate(&config, dry_run),
+    }
+}
+
+/// Reads what [`Config::load`] is a function of.
+fn load(invocation: &Invocation) -> Result<Config, String> {
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| error.to_string());
+    let file = match &invocation.config {
+        Some(path) => {
+            let text = read(path)
+                .map_err(|error| format!("--config: cannot read {}: {error}", path.display()))?;
+            Some(text)
+        }
+        None => None,
+    };
+    let dotenv = match std::fs::read_to_string(".env") {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(format!(".env: cannot be read: {error}")),
+    };
+    // A variable that is no UTF-8 is none of ours.
+    let env: Vars = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    Config::load(&Inputs {
+        flags: &invocation.flags,
+        env: &env,
+        dotenv: dotenv.as_deref(),
+        file: file.as_deref(),
+        read: &read,
+    })
+    .map_err(|problems| problems.to_string())
+}
+
+fn serve(config: Config) -> u8 {
+    if let Err(cause) = probe::probe() {
+        complain(&format!("This host cannot run the server: {cause}"));
+        return HOST;
+    }
+    match server::run(config) {
+        Ok(()) => OK,
+        Err(error) => {
+            complain(&format!("The server cannot go on: {error}"));
+            FAILURE
+        }
+    }
+}
+
+/// The keys and expectations of these settings; in demo mode the demo's own secret.
+pub(crate) fn auth_options(config: &Config) -> io::Result<AuthOptions> {
+    let secrets = if config.demo {
+        vec![demo::secret(&data_directory(config))?.into_bytes().into()]
+    } else {
+        config
+            .jwt_secrets
+            .iter()
+            .map(|secret| secret.0.as_bytes().into())
+            .collect()
+    };
+    Ok(AuthOptions {
+        keys: Keys::Secrets(secrets),
+        issuer: config.jwt_issuer.clone(),
+        audience: config.jwt_audience.clone(),
+        leeway_seconds: u32::try_from(config.jwt_leeway.as_secs()).unwrap_or(5),
+    })
+}
+
+/// The folder of the embedded database.
+fn data_directory(config: &Config) -> PathBuf {
+    match &config.database {
+        Database::Sqlite(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
+        Database::Memory => "data".into(),
+    }
+}
+
+/// A token that holds from now for `ttl`.
+pub(crate) fn make_token(
+    options: &AuthOptions,
+    user: &str,
+    rooms: Option<Vec<Box<str>>>,
+    ttl: Duration,
+) -> Result<String, auth::AuthError> {
+    let now = now_wall_ms() / 1000;
+    let claims = Claims {
+        user: user.into(),
+        rooms,
+        issued_seconds: now,
+        expires_seconds: now + ttl.as_secs(),
+    };
+    auth::sign(options, &claims)
+}
+
+fn now_wall_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn token(config: &Config, sub: String, rooms: Option<Vec<String>>, ttl: Duration) -> u8 {
+    let rooms = rooms.map(|rooms| rooms.into_iter().map(String::into_boxed_str).collect());
+    let token = auth_options(config)
+        .map_err(|error| format!("The demo's secret cannot be kept: {error}"))
+        .and_then(|options| {
+            make_token(&options, &sub, rooms, ttl)
+                .map_err(|error| format!("The token cannot be made: {error}"))
+        });
+    match token {
+        Ok(token) => say(&token),
+        Err(text) => {
+            complain(&text);
+            FAILURE
+        }
+    }
+}
+
+fn check_token(config: &Config, token: &str) -> u8 {
+    let options = match auth_options(config) {
+        Ok(options) => options,
+        Err(error) => {
+            complain(&format!("The demo's secret cannot be read: {error}"));
+            return FAILURE;
+        }
+    };
+    match Verifier::new(&options).verify(token.trim(), now_wall_ms()) {
+        Ok(user) => {
+            let left = user.expires_wall_ms.saturating_sub(now_wall_ms()) / 1000;
+            say(&format!("valid for {left} s, user {:?}", user.id))
+        }
+        Err(error) => {
+            complain(&format!("refused: {error}"));
+            FAILURE
+        }
+    }
+}
+
+fn checked(config: &Config) -> String {
+    if config.demo {
+        "The settings are right. No key is set: this is demo mode, on loopback only.".to_owned()
+    } else {
+        "The settings are right.".to_owned()
+    }
+}
+
+fn printed(config: &Config) -> String {
+    let lines = config
+        .shown
+        .iter()
+        .map(|shown| format!("{}={} # {}", shown.name, shown.value, shown.source));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn migrate(config: &Config, dry_run: bool) -> u8 {
+    let _ = (config, dry_run);
+    FAILURE
+}
+
+/// Writes a line to standard output. Whoever closed it does not want to know.
+fn say(text: &str) -> u8 {
+    let _ = writeln!(io::stdout(), "{}", text.trim_end());
+    OK
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
