@@ -32,6 +32,9 @@ pub enum Closed {
     /// The system reports an error.
     #[error("connection failed: {0}")]
     Failed(#[from] io::Error),
+    /// The request was refused, the peer was told, and nothing more is read.
+    #[error("the request was refused")]
+    Refused,
     /// The peer did not read, or not write, in time.
     #[error("the peer was too slow")]
     TimedOut,

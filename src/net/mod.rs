@@ -56,6 +56,8 @@ pub struct Mount {
     /// The application's own check of a request that would open a session. `Err` is answered with
     /// 403 and the given text.
     pub admit: Option<Admit>,
+    /// The WebSockets of its sessions: `Ports::default()` at first.
+    pub ports: flush::Ports,
 }
 
 /// See [`Mount::admit`].
