@@ -1,1 +1,3 @@
 //! The chat: rooms, messages, and who is told.
+
+pub mod event;
