@@ -188,8 +188,8 @@ impl Store for MemoryStore {
 
     fn heads(&self, rooms: Vec<Box<str>>) -> LocalBoxFuture<'static, Result<Vec<u64>, StoreError>> {
         let shared = self.lock();
-        let head = |name: &Box<str>| shared.rooms.get(name).map_or(0, |room| room.head);
-        ready(Ok(rooms.iter().map(head).collect())).boxed_local()
+        let head = |name: &str| shared.rooms.get(name).map_or(0, |room| room.head);
+        ready(Ok(rooms.iter().map(|name| head(name)).collect())).boxed_local()
     }
 
     fn condition(&self) -> Condition {

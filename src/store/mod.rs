@@ -5,8 +5,13 @@
 //! answers every request within [`ANSWER_WITHIN`], with what is true: `Unavailable` for a message
 //! that will surely never be stored, `Timeout` when it cannot know.
 
+mod health;
 pub mod memory;
+mod migration;
 pub mod sqlite;
+mod ticket;
+
+pub use self::migration::Newer;
 
 use std::rc::Rc;
 use std::time::Duration;

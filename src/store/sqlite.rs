@@ -1,1 +1,181 @@
-//! The embedded store.
+//! The embedded store: `SQLite` in one file, for one process.
+//!
+//! One thread writes, one reads. The writer takes what waits, of all shards, into one transaction
+//! (group commit), so that many senders share one `fsync`; the reader has a connection of its own,
+//! so that a storm of reconnecting clients does not stop sends. Shards hand requests over bounded
+//! queues and never wait for a lock or for the disk.
+
+mod reader;
+mod schema;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, ready};
+
+use self::reader::{Reader, Request};
+pub use self::schema::OpenError;
+use self::writer::{Write, Writer};
+use super::health::Health;
+use super::ticket::{Asks, Deadlines, Ticket};
+use super::{ANSWER_WITHIN, Condition, Cursor, Draft, Page, Store, StoreError, Stored};
+
+/// The most messages that wait for the writer, over all shards; a further one is refused.
+pub const WRITES_WAITING_MAX: usize = 4_096;
+/// The most bytes that wait for the writer or are in its hands, over all shards.
+pub const WRITE_BYTES_MAX: usize = 64 << 20;
+/// The most requests that wait for the reader, over all shards; a further one is refused.
+pub const READS_WAITING_MAX: usize = 1_024;
+
+/// The names under which `/health` speaks of the two threads.
+const WRITES: &str = "writes";
+const READS: &str = "reads";
+
+/// A handle to the process's database. Each shard has a clone; the threads end with the last.
+#[derive(Clone)]
+pub struct SqliteStore {
+    writes: flume::Sender<Write>,
+    reads: flume::Sender<Request>,
+    write_bytes: Arc<AtomicUsize>,
+    deadlines: Arc<Deadlines>,
+    health: Arc<Health>,
+}
+
+impl SqliteStore {
+    /// Opens the database, once for the process: makes the directory (for this user only) and the
+    /// file when they are missing, brings the schema up to date, and starts the two threads.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let mut connection = schema::open_for_writing(path)?;
+        schema::migrate(&mut connection)?;
+        let reading = schema::open_for_reading(path)?;
+
+        let health = Arc::new(Health::default());
+        let (writes, to_write) = flume::bounded(WRITES_WAITING_MAX);
+        let (reads, to_read) = flume::bounded(READS_WAITING_MAX);
+        let writer = Writer::new(path, connection, to_write, health.clone());
+        let reader = Reader::new(path, reading, to_read, health.clone());
+        let spawn = |name: &str| thread::Builder::new().name(name.into());
+        spawn("store-writer")
+            .spawn(move || writer.run())
+            .map_err(OpenError::Thread)?;
+        spawn("store-reader")
+            .spawn(move || reader.run())
+            .map_err(OpenError::Thread)?;
+
+        let watched = health.clone();
+        let deadlines = Deadlines::watch(ANSWER_WITHIN, move |asks| {
+            let part = if asks == Asks::ToStore { WRITES } else { READS };
+            watched.failed(part, "no answer in time");
+        })
+        .map_err(OpenError::Thread)?;
+        let write_bytes = Arc::default();
+        Ok(Self {
+            writes,
+            reads,
+            write_bytes,
+            deadlines,
+            health,
+        })
+    }
+
+    /// The names of the steps that the database lacks. Changes nothing: a missing file lacks all.
+    pub fn pending_migrations(path: &Path) -> Result<Vec<&'static str>, OpenError> {
+        schema::pending(path)
+    }
+
+    /// Brings the schema up to date and returns the names of the steps that it took.
+    pub fn migrate(path: &Path) -> Result<Vec<&'static str>, OpenError> {
+        schema::migrate(&mut schema::open_for_writing(path)?)
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(Arc<Ticket<T>>) -> Request,
+    ) -> LocalBoxFuture<'static, Result<T, StoreError>> {
+        let ticket = Ticket::new(Asks::ToRead);
+        if self.reads.try_send(request(ticket.clone())).is_err() {
+            return refused("too many reads wait");
+        }
+        self.deadlines.add(&ticket);
+        ticket.wait().boxed_local()
+    }
+}
+
+/// The share of one waiting message in what all of them hold; given back when it is dropped.
+#[derive(Debug)]
+struct Load {
+    bytes: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Load {
+    /// `None`: with these bytes it would be more than [`WRITE_BYTES_MAX`].
+    fn of(bytes: usize, total: &Arc<AtomicUsize>) -> Option<Self> {
+        let load = Self {
+            bytes,
+            total: total.clone(),
+        };
+        let before = total.fetch_add(bytes, Ordering::Relaxed);
+        (before + bytes <= WRITE_BYTES_MAX).then_some(load)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+fn refused<T: 'static>(reason: &str) -> LocalBoxFuture<'static, Result<T, StoreError>> {
+    ready(Err(StoreError::Unavailable(reason.into()))).boxed_local()
+}
+
+impl Store for SqliteStore {
+    fn append(&self, draft: Draft) -> LocalBoxFuture<'static, Result<Stored, StoreError>> {
+        let Some(load) = Load::of(draft.weight(), &self.write_bytes) else {
+            return refused("too many bytes wait");
+        };
+        let ticket = Ticket::new(Asks::ToStore);
+        let write = Write {
+            draft,
+            ticket: ticket.clone(),
+            load,
+        };
+        if self.writes.try_send(write).is_err() {
+            return refused("too many messages wait");
+        }
+        self.deadlines.add(&ticket);
+        ticket.wait().boxed_local()
+    }
+
+    fn history(
+        &self,
+        room: &str,
+        cursor: Cursor,
+        limit: usize,
+    ) -> LocalBoxFuture<'static, Result<Page, StoreError>> {
+        let room = room.into();
+        self.read(|ticket| Request::History {
+            room,
+            cursor,
+            limit,
+            ticket,
+        })
+    }
+
+    fn heads(&self, rooms: Vec<Box<str>>) -> LocalBoxFuture<'static, Result<Vec<u64>, StoreError>> {
+        self.read(|ticket| Request::Heads { rooms, ticket })
+    }
+
+    fn condition(&self) -> Condition {
+        self.health.condition()
+    }
+
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+}

@@ -1,0 +1,191 @@
+//! The thread that reads: pages of history, replay and repair, and the rooms' heads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::{READS, schema};
+use crate::store::health::Health;
+use crate::store::ticket::Ticket;
+use crate::store::{Cursor, Message, Page, StoreError};
+
+/// What can be asked.
+pub(super) enum Request {
+    History {
+        room: Box<str>,
+        cursor: Cursor,
+        limit: usize,
+        ticket: Arc<Ticket<Page>>,
+    },
+    Heads {
+        rooms: Vec<Box<str>>,
+        ticket: Arc<Ticket<Vec<u64>>>,
+    },
+}
+
+/// The thread's state.
+pub(super) struct Reader {
+    path: PathBuf,
+    /// `None` after a failure: opened again for the next request.
+    connection: Option<Connection>,
+    requests: flume::Receiver<Request>,
+    health: Arc<Health>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        path: &Path,
+        connection: Connection,
+        requests: flume::Receiver<Request>,
+        health: Arc<Health>,
+    ) -> Self {
+        Self {
+            path: path.into(),
+            connection: Some(connection),
+            requests,
+            health,
+        }
+    }
+
+    /// Serves until the last handle is gone.
+    pub(super) fn run(mut self) {
+        while let Ok(request) = self.requests.recv() {
+            match request {
+                Request::History {
+                    room,
+                    cursor,
+                    limit,
+                    ticket,
+                } => {
+                    self.serve(&ticket, |connection| page(connection, &room, cursor, limit));
+                }
+                Request::Heads { rooms, ticket } => {
+                    self.serve(&ticket, |connection| heads(connection, &rooms));
+                }
+            }
+        }
+    }
+
+    fn serve<T: Send>(
+        &mut self,
+        ticket: &Ticket<T>,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) {
+        if !ticket.take() {
+            return;
+        }
+        match self.read(read) {
+            Ok(value) => {
+                self.health.succeeded(READS);
+                ticket.answer(Ok(value));
+            }
+            Err(reason) => {
+                self.connection = None;
+                self.health.failed(READS, &reason);
+                ticket.answer(Err(StoreError::Unavailable(reason.into())));
+            }
+        }
+    }
+
+    fn read<T>(
+        &mut self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, String> {
+        if self.connection.is_none() {
+            let opened = schema::open_for_reading(&self.path).map_err(|error| error.to_string())?;
+            self.connection = Some(opened);
+        }
+        let connection = self.connection.as_ref().expect("opened above");
+        read(connection).map_err(|error| error.to_string())
+    }
+}
+
+/// Where a cursor starts, as the `seq` that the page begins beyond, and its direction.
+fn statement(cursor: Cursor) -> (&'static str, i64) {
+    macro_rules! select {
+        ($condition:literal) => {
+            concat!(
+                "SELECT seq, id, sender, content, wall_ms, client_msg_id FROM messages ",
+                "WHERE room = (SELECT id FROM rooms WHERE name = ?1) AND seq ",
+                $condition,
+                " LIMIT ?3"
+            )
+        };
+    }
+    let clamp = |seq| i64::try_from(seq).unwrap_or(i64::MAX);
+    match cursor {
+        Cursor::Newest => (select!("<= ?2 ORDER BY seq DESC"), i64::MAX),
+        Cursor::Before(seq) => (select!("< ?2 ORDER BY seq DESC"), clamp(seq)),
+        Cursor::After(seq) => (select!("> ?2 ORDER BY seq"), clamp(seq)),
+    }
+}
+
+fn page(
+    connection: &Connection,
+    room: &str,
+    cursor: Cursor,
+    limit: usize,
+) -> rusqlite::Result<Page> {
+    let (sql, from) = statement(cursor);
+    // One more than asked tells whether there are more.
+    let rows_max = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map((room, from, rows_max), |row| message(room, row))?;
+    let mut messages = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let has_more = messages.len() > limit;
+    messages.truncate(limit);
+    if !matches!(cursor, Cursor::After(_)) {
+        messages.reverse();
+    }
+    Ok(Page { messages, has_more })
+}
+
+/// A row of `seq, id, sender, content, wall_ms, client_msg_id`.
+pub(super) fn message(room: &str, row: &Row<'_>) -> rusqlite::Result<Message> {
+    Ok(Message {
+        room: room.into(),
+        seq: row.get::<_, i64>(0)?.cast_unsigned(),
+        id: uuid::Uuid::from_bytes(row.get(1)?),
+        user: row.get(2)?,
+        content: row.get(3)?,
+        wall_ms: row.get::<_, i64>(4)?.cast_unsigned(),
+        client_msg_id: row.get(5)?,
+    })
+}
+
+fn heads(connection: &Connection, rooms: &[Box<str>]) -> rusqlite::Result<Vec<u64>> {
+    let mut statement = connection.prepare_cached("SELECT head FROM rooms WHERE name = ?1")?;
+    let mut head = |room: &str| {
+        let head: Option<i64> = statement.query_row([room], |row| row.get(0)).optional()?;
+        Ok(head.unwrap_or(0).cast_unsigned())
+    };
+    rooms.iter().map(|room| head(room)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_one_range_of_the_clustered_table() {
+        let home = tempfile::tempdir().unwrap();
+        let mut connection = schema::open_for_writing(&home.path().join("chat.db")).unwrap();
+        schema::migrate(&mut connection).unwrap();
+        for cursor in [Cursor::Newest, Cursor::Before(9), Cursor::After(9)] {
+            let sql = format!("EXPLAIN QUERY PLAN {}", statement(cursor).0);
+            let mut plan = connection.prepare(&sql).unwrap();
+            let steps: Vec<String> = plan
+                .query_map(("r", 9, 10), |row| row.get("detail"))
+                .unwrap()
+                .collect::<rusqlite::Result<_>>()
+                .unwrap();
+            let plan = steps.join("\n");
+            assert!(
+                plan.contains("messages USING PRIMARY KEY (room=? AND seq"),
+                "{plan}"
+            );
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+}
