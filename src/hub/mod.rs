@@ -164,6 +164,8 @@ pub struct Event {
     pub args: Args,
     /// There if the sender wants an answer.
     pub ack: Option<Ack>,
+    /// When it was read, by the clock of the hub's [`Env`]: before it waited for earlier ones.
+    pub received: Instant,
 }
 
 /// The right to acknowledge one event, once.
