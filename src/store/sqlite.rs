@@ -54,16 +54,16 @@ impl SqliteStore {
         let reading = schema::open_for_reading(path)?;
 
         let health = Arc::new(Health::default());
-        let (writes, to_write) = flume::bounded(WRITES_WAITING_MAX);
-        let (reads, to_read) = flume::bounded(READS_WAITING_MAX);
-        let writer = Writer::new(path, connection, to_write, health.clone());
-        let reader = Reader::new(path, reading, to_read, health.clone());
+        let (to_writer, writes) = flume::bounded(WRITES_WAITING_MAX);
+        let (to_reader, reads) = flume::bounded(READS_WAITING_MAX);
+        let writing = Writer::new(path, connection, writes, health.clone());
+        let reads = Reader::new(path, reading, reads, health.clone());
         let spawn = |name: &str| thread::Builder::new().name(name.into());
         spawn("store-writer")
-            .spawn(move || writer.run())
+            .spawn(move || writing.run())
             .map_err(OpenError::Thread)?;
         spawn("store-reader")
-            .spawn(move || reader.run())
+            .spawn(move || reads.run())
             .map_err(OpenError::Thread)?;
 
         let watched = health.clone();
@@ -74,8 +74,8 @@ impl SqliteStore {
         .map_err(OpenError::Thread)?;
         let write_bytes = Arc::default();
         Ok(Self {
-            writes,
-            reads,
+            writes: to_writer,
+            reads: to_reader,
             write_bytes,
             deadlines,
             health,

@@ -1,0 +1,7 @@
+//! The contract of a store, one body for every implementation, and what each must survive.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod contract;
+mod memory;
+mod sqlite;
