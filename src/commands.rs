@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::auth::{self, AuthOptions, Claims, Keys, Verifier};
 use crate::config::args::{self, Command, Invocation};
 use crate::config::{Config, Database, Inputs, Vars, settings};
-use crate::server::{self, demo, probe};
+use crate::server::{self, ServerError, demo, probe};
+use crate::store::sqlite::SqliteStore;
 
 /// All went well.
 pub const OK: u8 = 0;
@@ -90,7 +91,10 @@ fn serve(config: Config) -> u8 {
         complain(&format!("This host cannot run the server: {cause}"));
         return HOST;
     }
-    match server::run(config) {
+    let served = auth_options(&config)
+        .map_err(ServerError::Secret)
+        .and_then(|auth| server::run(config, auth));
+    match served {
         Ok(()) => OK,
         Err(error) => {
             complain(&format!("The server cannot go on: {error}"));
@@ -204,8 +208,28 @@ fn printed(config: &Config) -> String {
 }
 
 fn migrate(config: &Config, dry_run: bool) -> u8 {
-    let _ = (config, dry_run);
-    FAILURE
+    let Database::Sqlite(path) = &config.database else {
+        return say("A history in memory has no tables.");
+    };
+    let steps = if dry_run {
+        SqliteStore::pending_migrations(path)
+    } else {
+        SqliteStore::migrate(path)
+    };
+    match steps {
+        Ok(steps) if steps.is_empty() => say("The database is up to date."),
+        Ok(steps) => {
+            let verb = if dry_run { "would be taken" } else { "taken" };
+            say(&format!("Steps {verb}: {}.", steps.join(", ")))
+        }
+        Err(error) => {
+            complain(&format!(
+                "The database {} cannot be brought up to date: {error}",
+                path.display()
+            ));
+            FAILURE
+        }
+    }
 }
 
 /// Writes a line to standard output. Whoever closed it does not want to know.

@@ -58,7 +58,7 @@ impl Drop for Guard {
     }
 }
 
-/// Starts the log on standard error, and logs panics.
+/// Starts the log on standard error. From then on a panic is logged and ends the process.
 #[must_use]
 pub fn start(level: &str, format: Option<LogFormat>) -> Guard {
     let filter: Targets = level.parse().unwrap_or_default();
@@ -99,19 +99,19 @@ fn log_panics(guard: Guard) {
         let text = panic.payload_as_str().unwrap_or("no text");
         tracing::error!(place, panic = text, "a thread panicked");
         guard.flush();
+        // A server missing a thread is worse than one restarting.
+        std::process::exit(1);
     }));
 }
 
 fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64) {
-    let mut out = io::stderr().lock();
     let mut told = 0;
     loop {
         match lines.recv_timeout(Duration::from_secs(1)) {
             Ok(Item::Line(line)) => {
-                let _ = out.write_all(&line);
+                let _ = io::stderr().write_all(&line);
             }
             Ok(Item::Flush(done)) => {
-                let _ = out.flush();
                 let _ = done.send(());
             }
             Err(RecvTimeoutError::Timeout) => {}

@@ -1,27 +1,251 @@
 //! Puts the parts together: one executor a shard, the store, the mesh, the listeners, the signals.
+//!
+//! This is the only place where the chat meets the network, the store and the bus; none of them
+//! knows another. [`run`] starts everything, says where it listens, and returns when a signal has
+//! ended it and every client is told.
 
+pub mod announce;
 pub mod cpus;
 pub mod demo;
 pub mod executor;
 pub mod metrics_listener;
 pub mod probe;
 pub mod process_figures;
+pub mod respond;
+pub mod shard;
 pub mod signals;
 pub mod status;
 pub mod watchdog;
 
-use crate::config::Config;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-/// Serves until a signal ends it.
-pub fn run(config: Config) -> Result<(), ServerError> {
-    let _ = config;
-    todo!("the shards")
-}
+use crate::auth::AuthOptions;
+use crate::bus::directory::Directory;
+use crate::bus::mesh;
+use crate::config::{Config, Database};
+use crate::store::memory::MemoryStore;
+use crate::store::sqlite::{self, SqliteStore};
+use crate::store::{Condition, SharedStore, Store as _};
+use crate::{log, net};
+use cpus::Plan;
+use shard::Parts;
+use status::Status;
+
+/// How long all shards may take to tick for the first time.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the server cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// A listener cannot be opened.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(std::net::SocketAddr, std::io::Error),
+    #[error("cannot listen on {0}: {1}.\nIs another server running there? Choose another PORT.")]
+    Listen(SocketAddr, io::Error),
+    /// The metrics listener cannot be opened.
+    #[error("cannot serve metrics on {0}: {1}.\nChoose another METRICS_ADDR, or none.")]
+    Metrics(SocketAddr, io::Error),
+    /// The database cannot be opened.
+    #[error("cannot open the database {0}: {1}")]
+    Store(String, sqlite::OpenError),
+    /// The demo's secret cannot be kept.
+    #[error("cannot keep the demo's secret: {0}")]
+    Secret(io::Error),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// A shard ended before it was told to.
+    #[error("shard {0} failed: {1}")]
+    Shard(usize, String),
+    /// The shards did not begin to tick.
+    #[error("the shards did not start within 10 s")]
+    Slow,
+}
+
+/// The process's one store, before each shard takes its handle.
+#[derive(Clone)]
+enum OpenStore {
+    Sqlite(SqliteStore),
+    Memory(MemoryStore),
+}
+
+impl OpenStore {
+    fn open(database: &Database) -> Result<Self, ServerError> {
+        match database {
+            Database::Sqlite(path) => SqliteStore::open(path)
+                .map(Self::Sqlite)
+                .map_err(|error| ServerError::Store(path.display().to_string(), error)),
+            Database::Memory => {
+                tracing::warn!("messages are kept in memory: nothing is durable");
+                Ok(Self::Memory(MemoryStore::new()))
+            }
+        }
+    }
+
+    fn handle(self) -> SharedStore {
+        match self {
+            Self::Sqlite(store) => Rc::new(store),
+            Self::Memory(store) => Rc::new(store),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite(store) => store.kind(),
+            Self::Memory(store) => store.kind(),
+        }
+    }
+}
+
+/// Serves until a signal ends it. `auth` are the keys of `config`.
+pub fn run(config: Config, auth: AuthOptions) -> Result<(), ServerError> {
+    let recorder = config
+        .metrics_addr
+        .map(|address| (address, metrics_listener::install_recorder()));
+    let log = log::start(&config.log_level, config.log_format);
+    let Plan { shards, pins } = cpus::plan(config.shards);
+    let (listeners, address) = listen(SocketAddr::new(config.host, config.port), shards)?;
+    let store = OpenStore::open(&config.database)?;
+    let status = Status::new(shards, store.kind(), "mesh");
+    let process = net::Process::new();
+    start_threads(&config, recorder, &status, &process, &log)?;
+
+    let directory = Directory::new();
+    let count = u8::try_from(shards).expect("there are at most 64 shards");
+    let seats = mesh::seats(count, &directory);
+    let handoffs = net::Handoffs::mesh(shards);
+    let host = host_tag();
+    let (ended, ends) = flume::bounded(shards);
+    let config = Arc::new(config);
+    let each = listeners.into_iter().zip(seats).zip(handoffs);
+    for (index, ((listener, seat), handoffs)) in each.enumerate() {
+        let parts = Parts {
+            index: u8::try_from(index).expect("there are at most 64 shards"),
+            shards: count,
+            host,
+            config: config.clone(),
+            auth: auth.clone(),
+            store: store.clone(),
+            status: status.clone(),
+            process: process.clone(),
+            listener,
+            seat,
+            handoffs,
+        };
+        let cpu = pins.as_ref().map(|pins| pins[index]);
+        executor::start(index, cpu, ended.clone(), move || shard::serve(parts))
+            .map_err(ServerError::Thread)?;
+    }
+    // From here on only the shards hold the store, so that it closes with the last of them.
+    drop((store, ended));
+    wait_for_start(&status, &ends)?;
+    announce::ready(&config, &auth, address, shards);
+    wait_for_end(&ends, &process)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The listeners of all shards, on one address.
+fn listen(address: SocketAddr, shards: usize) -> Result<(Vec<OwnedFd>, SocketAddr), ServerError> {
+    let fail = |error| ServerError::Listen(address, error);
+    // SO_REUSEPORT would let a second server of the same user share the port unseen.
+    if address.port() != 0 {
+        TcpListener::bind(address).map_err(fail)?;
+    }
+    let first = net::listen(address).map_err(fail)?;
+    let bound = rustix::net::getsockname(first.as_fd())
+        .map_err(io::Error::from)
+        .and_then(|name| SocketAddr::try_from(name).map_err(io::Error::from))
+        .map_err(fail)?;
+    let mut listeners = vec![first];
+    for _ in 1..shards {
+        listeners.push(net::listen(bound).map_err(fail)?);
+    }
+    Ok((listeners, bound))
+}
+
+fn start_threads(
+    config: &Config,
+    recorder: Option<(SocketAddr, metrics_exporter_prometheus::PrometheusHandle)>,
+    status: &Arc<Status>,
+    process: &Arc<net::Process>,
+    log: &log::Guard,
+) -> Result<(), ServerError> {
+    let (draining, told) = (process.clone(), status.clone());
+    let drain = move |signal: &'static str| {
+        tracing::info!(signal, "draining: clients are told to leave");
+        told.set_draining();
+        draining.draining.store(true, Ordering::Release);
+    };
+    let last_words = log.clone();
+    let end_now = move || {
+        tracing::warn!("a second signal: ending at once");
+        last_words.flush();
+        std::process::exit(1);
+    };
+    signals::start(drain, end_now).map_err(ServerError::Thread)?;
+    let last_words = log.clone();
+    let give_up = move |shard| {
+        tracing::error!(shard, "the shard has stood still for 10 s: ending");
+        last_words.flush();
+        std::process::exit(1);
+    };
+    watchdog::start(status.clone(), give_up).map_err(ServerError::Thread)?;
+    let Some((address, handle)) = recorder else {
+        return Ok(());
+    };
+    match metrics_listener::start(address, handle, status.clone()) {
+        Ok(bound) => tracing::info!(address = %bound, "metrics are served"),
+        Err(error) if config.metrics_required => return Err(ServerError::Metrics(address, error)),
+        // The default address: a second server on this machine should not fail because of it.
+        Err(error) => tracing::warn!(%address, %error, "metrics are not served"),
+    }
+    Ok(())
+}
+
+/// Names this host in session ids: another process must not take our sids for its own.
+fn host_tag() -> u16 {
+    let mut tag = [0; 2];
+    getrandom::fill(&mut tag).expect("the operating system gives random bytes");
+    u16::from_be_bytes(tag)
+}
+
+type Ends = flume::Receiver<(usize, Result<(), String>)>;
+
+fn wait_for_start(status: &Status, ends: &Ends) -> Result<(), ServerError> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    while !status.is_started() {
+        match ends.recv_timeout(Duration::from_millis(5)) {
+            Ok((shard, Err(error))) => return Err(ServerError::Shard(shard, error)),
+            Ok((_, Ok(()))) | Err(flume::RecvTimeoutError::Disconnected) => break,
+            Err(flume::RecvTimeoutError::Timeout) if Instant::now() > deadline => {
+                return Err(ServerError::Slow);
+            }
+            Err(flume::RecvTimeoutError::Timeout) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Returns when every shard has ended as it was told; the first other end is an error.
+fn wait_for_end(ends: &Ends, process: &net::Process) -> Result<(), ServerError> {
+    while let Ok((shard, end)) = ends.recv() {
+        end.map_err(|error| ServerError::Shard(shard, error))?;
+        if !process.draining.load(Ordering::Acquire) {
+            return Err(ServerError::Shard(shard, "it ended by itself".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// What the shards tell `/health` of the store.
+fn store_state(condition: Condition) -> status::PartState {
+    match condition {
+        Condition::Ok => Ok(()),
+        Condition::Degraded(reason) => Err(reason),
+    }
 }

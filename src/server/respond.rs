@@ -1,0 +1,95 @@
+//! Answers the requests that belong to no session: health, history, and the demo's page.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
+
+use super::announce;
+use super::demo::{self, Page};
+use super::status::{Health, Status};
+use crate::auth::AuthOptions;
+use crate::net::{Request, Response};
+use crate::wire::http::Method;
+
+/// The demo's page and what its tokens are signed with.
+pub struct Demo {
+    page: Page,
+    auth: AuthOptions,
+}
+
+impl Demo {
+    /// The page that comes with the program.
+    #[must_use]
+    pub fn new(auth: AuthOptions) -> Self {
+        Self {
+            page: Page::new(include_str!("../chat/page.html")),
+            auth,
+        }
+    }
+
+    fn answer(&self, host: &str) -> Response {
+        if !demo::is_loopback_host(host) {
+            let text = "the demo is for this machine: open it as http://localhost";
+            return Response::error(403, "forbidden", text);
+        }
+        let html = self.page.render(&announce::tokens(&self.auth));
+        Response::with_body(200, "text/html; charset=utf-8", html)
+            .field("Content-Security-Policy", self.page.policy.clone())
+            .field("Cache-Control", "no-store")
+    }
+}
+
+/// Reads a room's history: the path and query of the request are the chat's own business.
+pub type History = Rc<dyn Fn(Request) -> LocalBoxFuture<'static, Response>>;
+
+/// Everything that is served beside the sessions.
+pub struct Routes {
+    /// What `/health` tells.
+    pub status: Arc<Status>,
+    /// Answers `/api/messages`.
+    pub history: History,
+    /// Answers `/`, in demo mode.
+    pub demo: Option<Demo>,
+}
+
+impl Routes {
+    /// The answer to one request.
+    pub fn respond(&self, request: Request) -> LocalBoxFuture<'static, Response> {
+        let known = match request.head.path() {
+            "/health" | "/health/ready" | "/api/messages" => true,
+            "/" => self.demo.is_some(),
+            _ => false,
+        };
+        if !known {
+            let text = "there is nothing at this path";
+            return ready(Response::error(404, "not_found", text));
+        }
+        if !matches!(request.head.method(), Method::Get | Method::Head) {
+            let text = "this path is for GET, HEAD and OPTIONS";
+            return ready(
+                Response::error(405, "method_not_allowed", text)
+                    .field("Allow", "GET, HEAD, OPTIONS"),
+            );
+        }
+        match (request.head.path(), &self.demo) {
+            ("/health", _) => ready(health(self.status.health())),
+            ("/health/ready", _) => ready(health(self.status.ready())),
+            ("/", Some(demo)) => ready(demo.answer(request.head.field("host").unwrap_or_default())),
+            _ => (self.history)(request),
+        }
+    }
+}
+
+fn health(health: Health) -> Response {
+    let response = Response::json(health.code, health.body).field("Cache-Control", "no-store");
+    match health.code {
+        200 => response,
+        _ => response.field("Retry-After", "1"),
+    }
+}
+
+fn ready(response: Response) -> LocalBoxFuture<'static, Response> {
+    std::future::ready(response).boxed_local()
+}
