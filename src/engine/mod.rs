@@ -235,11 +235,11 @@ impl Engine {
         self.look(key, Session::is_open).unwrap_or(false)
     }
 
-    /// Whether the session is closed, but what is queued still has to be sent, and a close packet
-    /// or frame after it.
+    /// Why the session is closing, while what is queued, and a close packet or frame after it, still
+    /// has to be sent.
     #[must_use]
-    pub fn is_closing(&self, key: Key) -> bool {
-        self.look(key, Session::is_closing).unwrap_or(false)
+    pub fn closing(&self, key: Key) -> Option<CloseReason> {
+        self.look(key, Session::closing)?
     }
 
     /// How many sessions are open.

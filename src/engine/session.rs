@@ -163,7 +163,7 @@ pub struct Payload {
 enum Phase {
     Open,
     /// The handler is told; what is queued, and a close packet, still wait for their transport.
-    Closing,
+    Closing(CloseReason),
     /// Nothing is owed but the answer of a pending GET.
     Closed {
         /// The one packet of that answer.
@@ -264,15 +264,23 @@ impl Session {
         self.phase == Phase::Open
     }
 
-    pub(super) fn is_closing(&self) -> bool {
-        self.phase == Phase::Closing
+    /// Why it is closing, while something is still owed to the client.
+    pub(super) fn closing(&self) -> Option<CloseReason> {
+        match self.phase {
+            Phase::Closing(reason) => Some(reason),
+            Phase::Open | Phase::Closed { .. } => None,
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing().is_some()
     }
 
     /// Whether a request may still name it: a closing session's next GET fetches the close packet.
     pub(super) fn is_known(&self) -> bool {
         match self.phase {
             Phase::Open => true,
-            Phase::Closing => self.transport == Transport::Polling,
+            Phase::Closing(_) => self.transport == Transport::Polling,
             Phase::Closed { .. } => false,
         }
     }
@@ -420,7 +428,7 @@ impl Session {
             (Phase::Closed { answer }, _) => single(answer),
             // What is queued belongs to the WebSocket now.
             (_, Transport::WebSocket) => single('6'),
-            (Phase::Closing, Transport::Polling) => {
+            (Phase::Closing(_), Transport::Polling) => {
                 self.push(bare('1'));
                 self.phase = Phase::Closed { answer: '1' };
                 self.deadline = None;
@@ -458,7 +466,7 @@ impl Session {
         match (self.phase, &packet) {
             (Phase::Open, _) => {}
             // It does not want to hear our close packet any more.
-            (Phase::Closing, Packet::Close) => return Step::Close(CloseReason::TransportClose),
+            (Phase::Closing(_), Packet::Close) => return Step::Close(CloseReason::TransportClose),
             _ => return Step::Done(Outcome::Closed),
         }
         if via == Transport::WebSocket && self.transport == Transport::Polling {
@@ -616,14 +624,14 @@ impl Session {
         let first = self.is_open();
         match self.phase {
             Phase::Closed { .. } => return false,
-            Phase::Closing if reason.is_graceful() => return false,
-            Phase::Open | Phase::Closing => {}
+            Phase::Closing(_) if reason.is_graceful() => return false,
+            Phase::Open | Phase::Closing(_) => {}
         }
         self.end_probe();
         self.paused = false;
         self.news.transport = true;
         if reason.is_graceful() {
-            self.phase = Phase::Closing;
+            self.phase = Phase::Closing(reason);
             self.deadline = Some(now + LINGER);
         } else {
             self.phase = Phase::Closed { answer };

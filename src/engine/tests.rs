@@ -672,7 +672,10 @@ fn our_close_still_sends_what_was_queued_on_a_websocket() {
     let sid = world.engine.sid(key).expect("it is open");
     world.send(key, "bye");
     world.engine.close(key, CloseReason::ServerShuttingDown);
-    assert!(world.engine.is_closing(key));
+    assert_eq!(
+        world.engine.closing(key),
+        Some(CloseReason::ServerShuttingDown)
+    );
     assert_eq!(world.engine.find(&sid), None);
     assert_eq!(world.frames(key), ["4bye"]);
     world.engine.detach(key);

@@ -5,6 +5,7 @@
 //! [`Text`] and [`bytes::Bytes`], which share their memory.
 
 pub mod engine_io;
+pub mod frame;
 pub mod http;
 pub mod socket_io;
 pub mod websocket;

@@ -1,0 +1,289 @@
+//! The heads of the WebSocket frames that a client sends (RFC 6455 section 5.2), and close frames.
+//!
+//! tungstenite reads the frames. It bounds a message by its bytes but not by its fragments, and it
+//! judges a head only when the whole frame has come; so [`Heads`] looks at the same bytes first. It
+//! also knows when the stream stands between two messages, which is when a reader may be replaced.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Frames of one message, empty ones counted too.
+pub const FRAGMENTS_MAX: u32 = 128;
+
+/// Bytes of the longest head: two, an 8-byte length, a 4-byte mask.
+const HEAD_BYTES_MAX: usize = 14;
+
+/// Bytes of the longest payload of a control frame.
+const CONTROL_BYTES_MAX: u64 = 125;
+
+/// Why the client's frames are refused. Close code 1002.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A reserved bit is set, though no extension was agreed on.
+    #[error("reserved bit set")]
+    ReservedBit,
+    /// An opcode without meaning.
+    #[error("reserved opcode")]
+    ReservedOpcode,
+    /// A client's frame without a mask.
+    #[error("unmasked frame")]
+    Unmasked,
+    /// A control frame that is fragmented or longer than 125 bytes.
+    #[error("control frame fragmented or too long")]
+    Control,
+    /// A continuation of nothing, or a new message inside another.
+    #[error("fragments out of order")]
+    Order,
+    /// More than [`FRAGMENTS_MAX`] frames in one message.
+    #[error("too many fragments")]
+    TooManyFragments,
+}
+
+/// Follows the frames of a stream, however it is cut.
+#[derive(Debug, Default)]
+pub struct Heads {
+    head: [u8; HEAD_BYTES_MAX],
+    head_length: u8,
+    /// Bytes of the current frame's payload that are still to come.
+    payload_left: u64,
+    /// Frames of the message that is not complete yet.
+    fragments: u32,
+}
+
+impl Heads {
+    /// Whether the stream stands between two messages: nothing is half received.
+    #[must_use]
+    pub fn is_between_messages(&self) -> bool {
+        self.head_length == 0 && self.payload_left == 0 && self.fragments == 0
+    }
+
+    /// Takes the next bytes of the stream. `Err` says how many of them come before the frame that
+    /// is refused; nothing may be fed after that.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), (usize, Violation)> {
+        let mut used = 0;
+        while used < bytes.len() {
+            if self.payload_left > 0 {
+                let left = (bytes.len() - used) as u64;
+                let taken = self.payload_left.min(left);
+                self.payload_left -= taken;
+                used += usize::try_from(taken).expect("no more than the bytes that are there");
+                continue;
+            }
+            let start = used.saturating_sub(usize::from(self.head_length));
+            while used < bytes.len() && !self.is_head_complete() {
+                self.head[usize::from(self.head_length)] = bytes[used];
+                self.head_length += 1;
+                used += 1;
+                if self.head_length == 2 {
+                    self.check().map_err(|violation| (start, violation))?;
+                }
+            }
+            if self.is_head_complete() {
+                self.payload_left = self.payload_length();
+                self.head_length = 0;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_head_complete(&self) -> bool {
+        self.head_length >= 2 && usize::from(self.head_length) == 6 + self.length_bytes()
+    }
+
+    /// How many bytes of the head hold a length that did not fit the second byte.
+    fn length_bytes(&self) -> usize {
+        match self.head[1] & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        }
+    }
+
+    fn payload_length(&self) -> u64 {
+        match self.length_bytes() {
+            0 => u64::from(self.head[1] & 0x7f),
+            count => self.head[2..2 + count]
+                .iter()
+                .fold(0, |length, &byte| length << 8 | u64::from(byte)),
+        }
+    }
+
+    /// Judges the first two bytes of a head.
+    fn check(&mut self) -> Result<(), Violation> {
+        let (first, second) = (self.head[0], self.head[1]);
+        let (is_final, opcode) = (first & 0x80 != 0, first & 0x0f);
+        let short = u64::from(second & 0x7f);
+        if first & 0x70 != 0 {
+            return Err(Violation::ReservedBit);
+        }
+        if second & 0x80 == 0 {
+            return Err(Violation::Unmasked);
+        }
+        match opcode {
+            0 if self.fragments == 0 => return Err(Violation::Order),
+            1 | 2 if self.fragments > 0 => return Err(Violation::Order),
+            0..=2 => {}
+            8..=10 if !is_final || short > CONTROL_BYTES_MAX => return Err(Violation::Control),
+            8..=10 => return Ok(()),
+            _ => return Err(Violation::ReservedOpcode),
+        }
+        self.fragments += 1;
+        if self.fragments > FRAGMENTS_MAX {
+            return Err(Violation::TooManyFragments);
+        }
+        if is_final {
+            self.fragments = 0;
+        }
+        Ok(())
+    }
+}
+
+/// A close frame as a server sends it, with a code or without one.
+#[must_use]
+pub fn close(code: Option<u16>) -> Bytes {
+    let mut frame = BytesMut::with_capacity(4);
+    frame.put_u8(0x88);
+    match code {
+        None => frame.put_u8(0),
+        Some(code) => {
+            frame.put_u8(2);
+            frame.put_u16(code);
+        }
+    }
+    frame.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A masked frame of a client.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![first];
+        match payload.len() {
+            short @ 0..=125 => frame.push(0x80 | u8::try_from(short).unwrap()),
+            medium @ 126..=0xffff => {
+                frame.push(0x80 | 126);
+                frame.extend(u16::try_from(medium).unwrap().to_be_bytes());
+            }
+            long => {
+                frame.push(0x80 | 127);
+                frame.extend((long as u64).to_be_bytes());
+            }
+        }
+        frame.extend([1, 2, 3, 4]);
+        frame.extend(payload);
+        frame
+    }
+
+    fn check(frames: &[Vec<u8>], expected: Result<bool, (usize, Violation)>) {
+        let mut heads = Heads::default();
+        let result = heads.feed(&frames.concat());
+        assert_eq!(result.map(|()| heads.is_between_messages()), expected);
+    }
+
+    #[test]
+    fn follows_messages_and_control_frames_between_fragments() {
+        check(&[frame(0x81, b"hi"), frame(0x82, &[0; 200])], Ok(true));
+        check(&[frame(0x82, &[0; 70_000]), frame(0x81, b"")], Ok(true));
+        check(&[frame(0x01, b"a"), frame(0x00, b"b")], Ok(false));
+        check(
+            &[frame(0x01, b"a"), frame(0x89, b"ping"), frame(0x80, b"b")],
+            Ok(true),
+        );
+        check(&[frame(0x81, b"hi")[..7].to_vec()], Ok(false));
+        check(&[frame(0x81, b"hi")[..1].to_vec()], Ok(false));
+    }
+
+    #[test]
+    fn refuses_what_the_specification_forbids() {
+        for (first, violation) in [
+            (0xC1, Violation::ReservedBit),
+            (0xA1, Violation::ReservedBit),
+            (0x91, Violation::ReservedBit),
+            (0x83, Violation::ReservedOpcode),
+            (0x8B, Violation::ReservedOpcode),
+            (0x80, Violation::Order),
+            (0x00, Violation::Order),
+            (0x09, Violation::Control),
+        ] {
+            check(&[frame(first, b"x")], Err((0, violation)));
+        }
+        check(&[frame(0x89, &[0; 126])], Err((0, Violation::Control)));
+        check(
+            &[vec![0x81, 0x02, b'h', b'i']],
+            Err((0, Violation::Unmasked)),
+        );
+        check(
+            &[frame(0x01, b"a"), frame(0x81, b"b")],
+            Err((7, Violation::Order)),
+        );
+    }
+
+    #[test]
+    fn says_what_came_before_the_refused_frame() {
+        let good = frame(0x81, b"hi");
+        let length = good.len();
+        check(
+            &[good, frame(0xB1, b"x")],
+            Err((length, Violation::ReservedBit)),
+        );
+    }
+
+    #[test]
+    fn counts_fragments_empty_ones_too() {
+        let message = |count: usize| {
+            let mut frames = vec![frame(0x01, b"")];
+            frames.extend(vec![frame(0x00, b""); count - 2]);
+            frames.push(frame(0x80, b""));
+            frames
+        };
+        check(&[message(128), message(128)].concat(), Ok(true));
+        let before = 6 * 128;
+        check(&message(129), Err((before, Violation::TooManyFragments)));
+    }
+
+    #[test]
+    fn writes_close_frames() {
+        assert_eq!(&close(None)[..], [0x88, 0]);
+        assert_eq!(&close(Some(1002))[..], [0x88, 2, 0x03, 0xea]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_the_bytes_is_judged_alike(
+            bytes in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..40),
+                proptest::collection::vec(
+                    (prop_oneof![Just(0x81u8), Just(0x01), Just(0x80), Just(0x89), any::<u8>()], 0usize..200)
+                        .prop_map(|(first, length)| frame(first, &vec![0; length])),
+                    0..6
+                ).prop_map(|frames| frames.concat()),
+            ],
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let mut whole = Heads::default();
+            let expected = whole.feed(&bytes);
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.sort_unstable();
+            cuts.push(bytes.len());
+            let (mut heads, mut start, mut result) = (Heads::default(), 0, Ok(()));
+            for cut in cuts {
+                result = heads.feed(&bytes[start..cut]);
+                if result.is_err() {
+                    break;
+                }
+                start = cut;
+            }
+            // Where a head was cut, its first byte had been taken before.
+            prop_assert_eq!(
+                result.map_err(|(_, violation)| violation),
+                expected.map_err(|(_, violation)| violation)
+            );
+            if expected.is_ok() {
+                prop_assert_eq!(heads.is_between_messages(), whole.is_between_messages());
+            }
+        }
+    }
+}
