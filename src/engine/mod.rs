@@ -193,6 +193,10 @@ impl Engine {
     }
 
     /// Begins a session: queues its open packet, then tells the handler.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "a session lives on its own; a test may open one and look at its handler"
+    )]
     pub fn open(&self, transport: Transport, handshake: Handshake) -> Key {
         let Options { host, shard, .. } = *self.options();
         let sid = Sid::new(&self.inner.env, host, shard);

@@ -145,7 +145,7 @@ pub enum Refusal {
     #[error("overlapping requests")]
     Overlap,
     /// Another upgrade is going on, or was: this WebSocket is closed, the session goes on.
-    #[error("already upgrading")]
+    #[error("Bad request")]
     AlreadyUpgrading,
 }
 
@@ -194,6 +194,10 @@ pub(super) enum Step {
 
 /// One session.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is independent of the others, and there are ten thousand sessions"
+)]
 pub(super) struct Session {
     sid: Sid,
     transport: Transport,

@@ -1,4 +1,8 @@
 //! The engine as a whole, on made-up instants.
+#![expect(
+    clippy::unchecked_time_subtraction,
+    reason = "the durations are constants of the tests"
+)]
 
 use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
@@ -25,8 +29,10 @@ struct Recorder {
     told: RefCell<Vec<Told>>,
     pause: Cell<bool>,
     /// Called from inside every call, to step the engine once more.
-    reenter: RefCell<Option<Box<dyn Fn(Key)>>>,
+    reenter: RefCell<Option<Reenter>>,
 }
+
+type Reenter = Box<dyn Fn(Key)>;
 
 impl Recorder {
     fn record(&self, key: Key, told: Told) {
