@@ -1,9 +1,44 @@
 //! One WebSocket onto a session.
+//!
+//! tungstenite reads the messages; what it writes, pongs, goes into the port's control queue, so
+//! that a connection has one writer. The driver is one future that does what can be done next:
+//! finish a send, end, read. It is small, because ten thousand of them are idle at once.
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
-use super::{Connection, Mount};
-use crate::engine::{Handshake, Key};
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use async_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
+use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, Stream};
+use futures_util::FutureExt;
+
+use super::flush::{ControlFull, Port};
+use super::{Closed, Connection, Mount, Shard};
+use crate::engine::{CloseReason, Handshake, Key, Outcome, Transport};
+use crate::wire::engine_io::{self, Encoded, Packet};
+use crate::wire::frame::{self, Heads, Violation};
+use crate::wire::{Content, Text};
+
+/// Bytes that tungstenite keeps for reading on every connection, measured: 1,024 cost 2.4 KiB of
+/// memory in all, its default of 128 KiB cost 133.
+const READ_BUFFER_BYTES: usize = 1024;
+
+/// After a message of more bytes the reader is replaced, or it would keep that memory for good.
+const MESSAGE_BYTES_KEPT: usize = 16 * 1024;
+
+/// Bytes of control frames that tungstenite holds back at most; [`Adapter`] takes them at once.
+const WRITE_BUFFER_BYTES_MAX: usize = 1024;
+
+/// Messages that one turn of the driver takes before others run.
+const MESSAGES_AT_ONCE: usize = 64;
+
+/// How long the peer may take to close after our close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a WebSocket is for.
 #[derive(Debug)]
@@ -17,5 +52,359 @@ pub enum Start {
 /// Serves a WebSocket until it ends. The opening handshake is checked and answered with 101 already;
 /// whatever the client sent behind it is in the connection's buffer. A task of its own.
 pub async fn drive(connection: Connection, mount: Rc<Mount>, start: Start) {
-    todo!()
+    let shard = Rc::clone(connection.shard());
+    let key = match start {
+        Start::Open(handshake) => mount.engine.open(Transport::WebSocket, *handshake),
+        Start::Probe(key) => {
+            if mount.engine.begin_probe(key).is_err() {
+                shard.metrics().upgrades.increment("refused");
+                let bytes = frame::close(None);
+                return Box::pin(farewell(connection, bytes.to_vec())).await;
+            }
+            key
+        }
+    };
+    let port = Port::new(key, connection);
+    mount.ports.insert(Rc::clone(&port));
+    let mut driver = Driver {
+        socket: Some(reader(&mount, Adapter::new(Rc::clone(&port)))),
+        mount,
+        shard,
+        key,
+        port,
+    };
+    let end = poll_fn(|cx| driver.poll(cx)).await;
+    let port = driver.finish(end);
+    let inside_frame = port.is_inside_frame();
+    let Some((connection, control)) = port.into_parts() else {
+        debug_assert!(false, "the driver is gone, and the table forgot the port");
+        return;
+    };
+    if let (Farewell::Close(code), false) = (end.farewell, inside_frame) {
+        let mut bytes = control.to_vec();
+        bytes.extend_from_slice(&frame::close(code));
+        Box::pin(farewell(connection, bytes)).await;
+    }
+}
+
+/// How a WebSocket ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End {
+    /// What the session is told, if it travels on this WebSocket.
+    reason: CloseReason,
+    farewell: Farewell,
+}
+
+/// What is sent at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    /// Nothing: the peer is gone.
+    None,
+    /// A close frame, with a code or without.
+    Close(Option<u16>),
+}
+
+impl End {
+    fn gone(reason: CloseReason) -> Self {
+        Self {
+            reason,
+            farewell: Farewell::None,
+        }
+    }
+
+    fn closing(reason: CloseReason, code: Option<u16>) -> Self {
+        Self {
+            reason,
+            farewell: Farewell::Close(code),
+        }
+    }
+
+    /// What an error of the reader means.
+    fn of(error: &Error) -> Self {
+        let code = match error {
+            Error::ConnectionClosed
+            | Error::AlreadyClosed
+            | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                return Self::gone(CloseReason::TransportClose);
+            }
+            Error::Io(error) if !is_violation(error) => {
+                return Self::gone(CloseReason::TransportError);
+            }
+            Error::Utf8(_) => 1007,
+            Error::Capacity(_) => 1009,
+            _ => 1002,
+        };
+        Self::closing(CloseReason::TransportError, Some(code))
+    }
+}
+
+fn is_violation(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    inner.is_some_and(|inner| inner.is::<Violation>() || inner.is::<ControlFull>())
+}
+
+type Reader = WebSocketStream<Adapter>;
+
+fn reader(mount: &Mount, adapter: Adapter) -> Reader {
+    let max_payload = mount.engine.options().max_payload;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+        .max_message_size(Some(max_payload))
+        .max_frame_size(Some(max_payload));
+    WebSocketStream::from_raw_socket(adapter, Role::Server, Some(config))
+        .now_or_never()
+        .expect("a reader is made without waiting")
+}
+
+struct Driver {
+    /// Taken only to be replaced.
+    socket: Option<Reader>,
+    mount: Rc<Mount>,
+    shard: Rc<Shard>,
+    key: Key,
+    port: Rc<Port>,
+}
+
+impl Driver {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.port.register(cx);
+        let mut taken = 0;
+        loop {
+            if let Some(end) = ready!(self.poll_session(cx)) {
+                return Poll::Ready(end);
+            }
+            let paused = self.mount.engine.is_paused(self.key);
+            self.port.set_parked(paused);
+            if paused {
+                return Poll::Pending;
+            }
+            let Poll::Ready(message) = self.poll_next(cx) else {
+                if self.port.has_control() {
+                    // A pong does not wait for the flush.
+                    self.port.flush(&self.shard, &self.mount);
+                }
+                if self.replace_reader() {
+                    continue;
+                }
+                return Poll::Pending;
+            };
+            if let Some(end) = self.take(message) {
+                return Poll::Ready(end);
+            }
+            taken += 1;
+            if taken >= MESSAGES_AT_ONCE {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Finishes a send, and looks whether the session is still ours. `Pending` only while a session
+    /// that is closing has something to send.
+    fn poll_session(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+        let finished = match self.port.poll_finish(cx, &self.shard, &self.mount) {
+            Poll::Ready(Err(_)) => {
+                return Poll::Ready(Some(End::gone(CloseReason::TransportClose)));
+            }
+            Poll::Ready(Ok(())) => true,
+            Poll::Pending => false,
+        };
+        let engine = &self.mount.engine;
+        if let Some(reason) = engine.closing(self.key)
+            && engine.transport(self.key) == Some(Transport::WebSocket)
+        {
+            let code = (reason == CloseReason::ServerShuttingDown).then_some(1001);
+            return if !finished {
+                Poll::Pending
+            } else if engine.outbox_bytes(self.key) == 0 {
+                Poll::Ready(Some(End::closing(reason, code)))
+            } else {
+                self.port.flush(&self.shard, &self.mount);
+                self.poll_session(cx)
+            };
+        }
+        let travels = engine.transport(self.key) == Some(Transport::WebSocket);
+        if !engine.is_open(self.key) || (!travels && !engine.is_probing(self.key)) {
+            return Poll::Ready(Some(End::closing(CloseReason::TransportError, None)));
+        }
+        Poll::Ready(None)
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
+        let socket = self.socket.as_mut().expect("it is there between turns");
+        let message = ready!(Pin::new(socket).poll_next(cx));
+        Poll::Ready(message.unwrap_or(Err(Error::ConnectionClosed)))
+    }
+
+    /// Takes one message.
+    fn take(&mut self, message: Result<Message, Error>) -> Option<End> {
+        let packet = match message {
+            Err(error) => return Some(End::of(&error)),
+            Ok(Message::Close(frame)) => {
+                let code = frame.map(|frame| frame.code.into());
+                return Some(End::closing(CloseReason::TransportClose, code));
+            }
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => return None,
+            Ok(Message::Binary(bytes)) => Packet::Message(Content::Binary(bytes)),
+            Ok(Message::Text(text)) => match engine_io::decode(&Text::from(text)) {
+                Ok(packet) => packet,
+                Err(_) => return Some(End::closing(CloseReason::ParseError, None)),
+            },
+        };
+        let engine = &self.mount.engine;
+        match engine.receive(self.key, Transport::WebSocket, packet) {
+            // The next turn sees what became of the session.
+            Outcome::Taken(_) | Outcome::Closed => None,
+            Outcome::Upgraded => {
+                self.shard.metrics().upgrades.increment("done");
+                None
+            }
+            Outcome::AnswerProbe => {
+                let answer = Encoded::text('3', "probe");
+                let queued = self.port.push_control(answer.frame());
+                self.port.flush(&self.shard, &self.mount);
+                queued
+                    .is_err()
+                    .then(|| End::closing(CloseReason::TransportError, None))
+            }
+            Outcome::ProbeRefused => Some(End::closing(CloseReason::TransportError, None)),
+        }
+    }
+
+    /// Gives back the memory of a big message, once nothing is half read. Whether it did: the new
+    /// reader has to be polled then.
+    fn replace_reader(&mut self) -> bool {
+        let socket = self.socket.as_ref().expect("it is there between turns");
+        if !socket.get_ref().is_grown() {
+            return false;
+        }
+        let socket = self.socket.take().expect("it was there just now");
+        let mut adapter = socket.into_inner();
+        adapter.grown = 0;
+        self.socket = Some(reader(&self.mount, adapter));
+        true
+    }
+
+    /// Lets go of the session, and of the reader.
+    fn finish(self, end: End) -> Rc<Port> {
+        let Self {
+            socket,
+            mount,
+            shard,
+            key,
+            port,
+        } = self;
+        drop(socket);
+        let engine = &mount.engine;
+        if engine.transport(key) == Some(Transport::WebSocket) {
+            if end.farewell != Farewell::None && engine.is_open(key) {
+                // Answers to what came before the end are sent before the close frame.
+                port.flush(&shard, &mount);
+            }
+            engine.close(key, end.reason);
+        } else {
+            shard.metrics().upgrades.increment("abandoned");
+        }
+        mount.ports.remove(key);
+        engine.detach(key);
+        port
+    }
+}
+
+/// The stream that tungstenite sees.
+struct Adapter {
+    port: Rc<Port>,
+    heads: Heads,
+    violation: Option<Violation>,
+    /// Bytes of the messages read since the reader was made, until one was too big to keep.
+    grown: usize,
+}
+
+impl Adapter {
+    fn new(port: Rc<Port>) -> Self {
+        Self {
+            port,
+            heads: Heads::default(),
+            violation: None,
+            grown: 0,
+        }
+    }
+
+    /// Whether a big message came, and nothing else is half read.
+    fn is_grown(&self) -> bool {
+        self.grown > MESSAGE_BYTES_KEPT && self.heads.is_between_messages()
+    }
+}
+
+impl AsyncRead for Adapter {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if let Some(violation) = this.violation {
+            return Poll::Ready(Err(io::Error::other(violation)));
+        }
+        let mut connection = this.port.connection().borrow_mut();
+        let count = ready!(Pin::new(&mut *connection).poll_read(cx, buffer))?;
+        drop(connection);
+        if this.heads.is_between_messages() && this.grown <= MESSAGE_BYTES_KEPT {
+            this.grown = 0;
+        }
+        this.grown += count;
+        match this.heads.feed(&buffer[..count]) {
+            Ok(()) => Poll::Ready(Ok(count)),
+            Err((good, violation)) => {
+                // What came before the bad frame still counts.
+                this.violation = Some(violation);
+                if good == 0 {
+                    return Poll::Ready(Err(io::Error::other(violation)));
+                }
+                Poll::Ready(Ok(good))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Adapter {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let pushed = self.port.push_control(bytes);
+        Poll::Ready(match pushed {
+            Ok(()) => Ok(bytes.len()),
+            Err(full) => Err(io::Error::other(full)),
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Sends the last bytes, closes our half, then reads and throws away until the peer has closed too:
+/// closing with unread bytes would send a reset, which destroys what the peer has not read yet.
+async fn farewell(mut connection: Connection, bytes: Vec<u8>) {
+    let deadline = Instant::now() + CLOSE_TIMEOUT;
+    let deadlines = connection.shard().deadlines().clone();
+    let stream = connection.stream();
+    let written = deadlines.within(deadline, stream.write_all(&bytes)).await;
+    if !matches!(written, Ok(Ok(()))) {
+        return;
+    }
+    if stream.shutdown(std::net::Shutdown::Write).await.is_err() {
+        return;
+    }
+    while let Ok::<usize, Closed>(1..) = connection.fill(deadline).await {
+        connection.buffer().clear();
+    }
 }
