@@ -1,0 +1,110 @@
+//! The servers that the cases run against, each started once and ended with the test process.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// How long a case waits for what must come. A busy machine is slow; a wrong server is silent.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The settings of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Intervals so long that no ping and no time-out meets a case.
+    Calm,
+    /// The heartbeat of the official suites, 300 and 200 ms, and a connect time-out of 1 s.
+    Quick,
+    /// An allow-list of origins.
+    Cors,
+}
+
+/// A running server.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) shards: usize,
+    /// Its standard input: the server ends when this closes, whatever ends this process.
+    _supervisor: Child,
+}
+
+static SERVERS: [OnceLock<Server>; 6] = [const { OnceLock::new() }; 6];
+
+/// The server of this profile and number of shards.
+pub(crate) fn shared(profile: Profile, shards: usize) -> &'static Server {
+    let index = profile as usize * 2 + usize::from(shards > 1);
+    SERVERS[index].get_or_init(|| start(&profile.settings(), shards))
+}
+
+impl Profile {
+    fn settings(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Calm => vec![
+                ("PING_INTERVAL_MS", "25000"),
+                ("PING_TIMEOUT_MS", "20000"),
+                ("CONNECT_TIMEOUT_MS", "45000"),
+            ],
+            Self::Quick => vec![("UPGRADE_TIMEOUT_MS", "700")],
+            Self::Cors => vec![
+                ("PING_INTERVAL_MS", "25000"),
+                ("PING_TIMEOUT_MS", "20000"),
+                ("CORS_ORIGINS", "http://localhost:8080,https://app.example"),
+            ],
+        }
+    }
+}
+
+/// Starts a server on a free port. A shell stands between, so that the server is killed when this
+/// process ends in whatever way: its input then reaches the end.
+pub(crate) fn start(settings: &[(&str, &str)], shards: usize) -> Server {
+    let mut supervisor = Command::new("sh")
+        .args(["-c", r#""$0" & server=$!; cat >/dev/null; kill -9 $server"#])
+        .arg(program())
+        .envs(settings.iter().copied())
+        .env("HOST", "127.0.0.1")
+        .env("PORT", "0")
+        .env("SHARDS", shards.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell starts");
+    let output = supervisor.stdout.take().expect("the output is piped");
+    let mut line = String::new();
+    BufReader::new(output)
+        .read_line(&mut line)
+        .expect("the server's output can be read");
+    let address = line
+        .trim()
+        .strip_prefix("listening on ")
+        .unwrap_or_else(|| panic!("the server says where it listens, not {line:?}"))
+        .parse()
+        .expect("an address follows");
+    Server {
+        address,
+        shards,
+        _supervisor: supervisor,
+    }
+}
+
+/// The `conformance` example of the same build: Cargo puts it beside the tests' own folder.
+pub(crate) fn program() -> PathBuf {
+    if let Some(program) = std::env::var_os("CONFORMANCE_SERVER") {
+        return program.into();
+    }
+    let mut path = std::env::current_exe().expect("a test knows its own path");
+    path.pop();
+    path.pop();
+    path.push("examples/conformance");
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build --example conformance",
+        path.display()
+    );
+    path
+}
+
+/// Whether the long loops are asked for.
+pub(crate) fn long() -> bool {
+    std::env::var_os("PROTOCOL_LONG").is_some()
+}
