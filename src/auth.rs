@@ -21,7 +21,7 @@ pub const ROOM_PATTERNS_MAX: usize = 1_000;
 /// The one algorithm of [`Keys::Secrets`], and its name in a token's header.
 const ALGORITHM: Algorithm = Algorithm::HS256;
 const ALGORITHM_NAME: &str = "HS256";
-/// Largest NumericDate that is told apart, in seconds: the year 9999 is below it.
+/// Largest `NumericDate` that is told apart, in seconds: the year 9999 is below it.
 const DATE_SECONDS_MAX: f64 = 1e12;
 
 /// Why a token is refused. The texts go to the client; none of them carries a part of the token.
@@ -253,7 +253,7 @@ fn names(claim: Option<&Value>, expected: &str) -> bool {
     }
 }
 
-/// A NumericDate claim in milliseconds; `None` when absent. Negative ones count as 1970.
+/// A `NumericDate` claim in milliseconds; `None` when absent. Negative ones count as 1970.
 fn date_ms(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, AuthError> {
     let Some(claim) = claims.get(name) else {
         return Ok(None);

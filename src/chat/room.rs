@@ -1,0 +1,267 @@
+//! `joinRoom`, with the replay of what was missed, and `leaveRoom`.
+
+use std::rc::Rc;
+
+use super::event::{Code, Failure, JoinRoom, Joined, LeaveRoom, Left, MessageView, UserNotice};
+use super::member::Member;
+use super::reply::Reply;
+use super::{Chat, NAMESPACE, RECEIVE_MESSAGE};
+use crate::engine::CloseReason;
+use crate::hub::{Args, Event, Socket};
+use crate::store::{Cursor, Message, StoreError};
+
+/// Rooms of one connection.
+pub(super) const ROOMS_MAX: usize = 1_000;
+/// The most missed messages that a join replays.
+pub(super) const REPLAY_MAX: u64 = 500;
+/// Messages that a replay reads at once.
+const REPLAY_PAGE: u64 = 100;
+
+/// What a socket gets again after it joined: the messages above `after` up to `until`.
+struct Replayed {
+    after: u64,
+    until: u64,
+    /// The first of them, read before the join was acknowledged.
+    first: Vec<Message>,
+}
+
+impl Chat {
+    pub(super) async fn join_room(
+        self: &Rc<Self>,
+        event: &Event,
+        member: &Member,
+        reply: &mut Reply,
+    ) -> Result<(), Failure> {
+        let request = JoinRoom::parse(event.args.first())?;
+        if !member.user().may_enter(&request.room) {
+            let message = "the token does not allow this room";
+            return Err(Failure::new(Code::Forbidden, message));
+        }
+        if let Some(coverage) = member.coverage(&request.room) {
+            return self.join_again(&request, coverage, reply).await;
+        }
+        if member.rooms() >= ROOMS_MAX {
+            let message = "a connection may be in 1000 rooms";
+            return Err(Failure::new(Code::TooManyRooms, message));
+        }
+        match request.last_seq {
+            None => {
+                let name = self.socket_io_room(&request.room);
+                let joined = reply.socket().join(&name).await;
+                self.enter(&request.room, joined.seq, member, reply);
+                reply.ok(&acked(&request.room, joined.seq, None, 0));
+                Ok(())
+            }
+            Some(last_seq) => self.resume(&request.room, last_seq, member, reply).await,
+        }
+    }
+
+    /// Already in the room: nothing is sent again. What follows `coverage` was sent when it came.
+    async fn join_again(
+        &self,
+        request: &JoinRoom,
+        coverage: Option<u64>,
+        reply: &mut Reply,
+    ) -> Result<(), Failure> {
+        let name = self.socket_io_room(&request.room);
+        let seq = reply.socket().join(&name).await.seq;
+        let recovered = request.last_seq.map(|last_seq| {
+            coverage.is_some_and(|from| from <= last_seq) && seq.is_some_and(|seq| last_seq <= seq)
+        });
+        reply.ok(&acked(&request.room, seq, recovered, 0));
+        Ok(())
+    }
+
+    /// Joins, and sends what the client has missed before anything newer.
+    async fn resume(
+        &self,
+        room: &str,
+        last_seq: u64,
+        member: &Member,
+        reply: &mut Reply,
+    ) -> Result<(), Failure> {
+        let name = self.socket_io_room(room);
+        let (joined, held) = reply.socket().join_with_replay(&name).await;
+        let missed = match joined.seq {
+            Some(seq) => self.missed_since(room, last_seq, seq).await,
+            None => Err(StoreError::Unavailable(
+                "its newest number is not known".into(),
+            )),
+        };
+        let Ok(missed) = missed else {
+            reply.socket().leave(&name);
+            drop(held);
+            return Err(unread());
+        };
+        let coverage = missed
+            .as_ref()
+            .map_or(joined.seq, |missed| Some(missed.after));
+        self.enter(room, coverage, member, reply);
+        let count = missed
+            .as_ref()
+            .map_or(0, |missed| missed.until - missed.after);
+        reply.ok(&acked(room, joined.seq, Some(missed.is_some()), count));
+        if let Some(missed) = missed
+            && self.replay(room, missed, reply.socket()).await.is_err()
+        {
+            // It was promised; a client that comes back asks for it again.
+            reply.socket().close_transport(CloseReason::ForcedClose);
+        }
+        held.finish();
+        Ok(())
+    }
+
+    /// What there is to replay; `None` if it is too much, or what the client has is not ours.
+    async fn missed_since(
+        &self,
+        room: &str,
+        after: u64,
+        until: u64,
+    ) -> Result<Option<Replayed>, StoreError> {
+        let Some(count) = until.checked_sub(after).filter(|n| *n <= REPLAY_MAX) else {
+            return Ok(None);
+        };
+        let first = self.replay_page(room, after, count).await?;
+        // A store that keeps only the newest may have forgotten them.
+        if count > 0 && first.first().is_none_or(|message| message.seq != after + 1) {
+            return Ok(None);
+        }
+        Ok(Some(Replayed {
+            after,
+            until,
+            first,
+        }))
+    }
+
+    async fn replay_page(
+        &self,
+        room: &str,
+        after: u64,
+        count: u64,
+    ) -> Result<Vec<Message>, StoreError> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let limit = usize::try_from(count.min(REPLAY_PAGE)).expect("a page is small");
+        let page = self.parts.store.history(room, Cursor::After(after), limit);
+        Ok(page.await?.messages)
+    }
+
+    /// Emits the missed messages, no faster than the connection takes them.
+    async fn replay(
+        &self,
+        room: &str,
+        missed: Replayed,
+        socket: &Socket,
+    ) -> Result<(), StoreError> {
+        let mut outlet = Pace::new(self.options.outbox_bytes_max);
+        let (mut after, mut page) = (missed.after, missed.first);
+        while after < missed.until && socket.is_connected() {
+            if page.first().is_none_or(|message| message.seq != after + 1) {
+                return Err(StoreError::Unavailable("a gap in the history".into()));
+            }
+            for message in &page {
+                let args = Args::one(&MessageView::from(message));
+                outlet.wait_for_room(socket, args.bytes()).await;
+                socket.emit(RECEIVE_MESSAGE, &args);
+                after = message.seq;
+            }
+            page = self.replay_page(room, after, missed.until - after).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn leave_room(
+        &self,
+        event: &Event,
+        member: &Member,
+        reply: &mut Reply,
+    ) -> Result<(), Failure> {
+        let request = LeaveRoom::parse(event.args.first())?;
+        if member.leave(&request.room) {
+            reply.socket().leave(&self.socket_io_room(&request.room));
+            self.exit(member, &request.room);
+        }
+        reply.ok(&Left {
+            ok: true,
+            room_id: &request.room,
+        });
+        Ok(())
+    }
+
+    /// Notes that the socket is in the room, and tells the others if its user is new there.
+    fn enter(&self, room: &str, coverage: Option<u64>, member: &Member, reply: &Reply) {
+        let socket = reply.socket();
+        // Whoever went while the join waited is in no room; nobody would undo this for it.
+        if !socket.is_connected() {
+            return;
+        }
+        member.enter(room, coverage);
+        let user = member.user();
+        let name = self.socket_io_room(room);
+        let change = self.parts.directory.enter(NAMESPACE, &name, &user.id);
+        if change.edge {
+            let audience = socket.to(&name).presence(&user.id, change.version);
+            audience.emit("userJoined", &notice(room, &user.id));
+        }
+    }
+
+    /// Notes that one of the user's sockets is out of the room, and tells the others if it was the
+    /// last.
+    pub(super) fn exit(&self, member: &Member, room: &str) {
+        let user = member.user();
+        let name = self.socket_io_room(room);
+        let change = self.parts.directory.exit(NAMESPACE, &name, &user.id);
+        if change.edge {
+            let audience = self.parts.hub.of(NAMESPACE).room(&name);
+            let audience = audience.presence(&user.id, change.version);
+            audience.emit("userLeft", &notice(room, &user.id));
+        }
+    }
+}
+
+/// Keeps a replay's unsent output well below the bound at which a connection is closed.
+struct Pace {
+    /// Bytes that may wait before the next wait.
+    burst: usize,
+    waiting: usize,
+}
+
+impl Pace {
+    fn new(outbox_bytes_max: usize) -> Self {
+        Self {
+            burst: outbox_bytes_max / 4,
+            waiting: 0,
+        }
+    }
+
+    async fn wait_for_room(&mut self, socket: &Socket, bytes: usize) {
+        if self.waiting > 0 && self.waiting + bytes > self.burst {
+            socket.drained(self.burst / 2).await;
+            self.waiting = 0;
+        }
+        self.waiting += bytes;
+    }
+}
+
+fn acked(room: &str, seq: Option<u64>, recovered: Option<bool>, replayed: u64) -> Joined<'_> {
+    Joined {
+        ok: true,
+        room_id: room,
+        seq,
+        recovered,
+        replayed,
+    }
+}
+
+fn notice(room: &str, user: &str) -> Args {
+    Args::one(&UserNotice {
+        room_id: room,
+        user_id: user,
+    })
+}
+
+fn unread() -> Failure {
+    let message = "what was missed cannot be read now; join again";
+    Failure::new(Code::Unavailable, message)
+}

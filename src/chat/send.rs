@@ -1,0 +1,207 @@
+//! `sendMessage`: stored, then seen.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, LocalBoxFuture, select};
+
+use super::event::{Code, Failure, Id, MessageView, SendMessage, Sent, Timestamp};
+use super::member::Member;
+use super::reply::Reply;
+use super::{Chat, NAMESPACE, RECEIVE_MESSAGE};
+use crate::auth::User;
+use crate::hub::{Args, Event};
+use crate::store::{Cursor, Draft, Message, StoreError, Stored};
+
+/// Sends of one shard that may wait for the store; a further one is `unavailable`.
+pub(super) const WAITING_SENDS_MAX: usize = 1_000;
+/// Within this time of being read every send is answered.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Rooms of which it is not known whether their last message is stored. Beyond it the oldest name
+/// is not kept: the next message of that room shows the gap and has it repaired.
+const OWED_ROOMS_MAX: usize = 10_000;
+/// Rooms that are asked for in one tick.
+const OWED_AT_ONCE: usize = 16;
+/// How long after an unknown outcome, or a failed try, the store is asked again.
+const OWED_RETRY: Duration = Duration::from_secs(1);
+
+impl Chat {
+    pub(super) async fn send_message(
+        self: &Rc<Self>,
+        event: &Event,
+        member: &Member,
+        reply: &mut Reply,
+    ) -> Result<(), Failure> {
+        let request = SendMessage::parse(event.args.first())?;
+        let user = member.user();
+        check_right(&request, &user, member)?;
+        let draft = self.draft(request, &user);
+        let stored = self.append(draft, event.received + ANSWER_WITHIN).await?;
+        let message = &stored.message;
+        reply.ok(&Sent {
+            ok: true,
+            id: Id(message.id),
+            seq: message.seq,
+            timestamp: Timestamp(message.wall_ms),
+            duplicate: (!stored.fresh).then_some(true),
+        });
+        let took = self
+            .parts
+            .env
+            .now()
+            .saturating_duration_since(event.received);
+        self.parts.metrics.ack_seconds.record(took.as_secs_f64());
+        Ok(())
+    }
+
+    fn draft(&self, request: SendMessage, user: &User) -> Draft {
+        let env = &self.parts.env;
+        let wall_ms = env.wall_ms();
+        let mut random = [0; 10];
+        env.fill(&mut random);
+        Draft {
+            room: request.room,
+            user: user.id.clone(),
+            content: request.content,
+            client_msg_id: request.client_msg_id,
+            id: uuid::Builder::from_unix_timestamp_millis(wall_ms, &random).into_uuid(),
+            wall_ms,
+        }
+    }
+
+    /// Stores and publishes a message. When the time is over first, that goes on without the sender:
+    /// a message that is stored is delivered, whoever was told what.
+    async fn append(self: &Rc<Self>, draft: Draft, deadline: Instant) -> Result<Stored, Failure> {
+        let late = self.parts.env.now() >= deadline;
+        if late || self.waiting.get() >= WAITING_SENDS_MAX {
+            let reason = "too many messages wait for the store";
+            return Err(StoreError::Unavailable(reason.into()).into());
+        }
+        let appended = self.append_and_publish(draft);
+        match select(appended, self.deadlines.at(deadline)).await {
+            Either::Left((outcome, _)) => outcome.map_err(Failure::from),
+            Either::Right(((), appended)) => {
+                (self.parts.spawn)(Box::pin(async move { drop(appended.await) }));
+                Err(StoreError::Timeout.into())
+            }
+        }
+    }
+
+    fn append_and_publish(
+        self: &Rc<Self>,
+        draft: Draft,
+    ) -> LocalBoxFuture<'static, Result<Stored, StoreError>> {
+        let chat = self.clone();
+        let waiting = Waiting::one_more(&self.waiting);
+        Box::pin(async move {
+            let room = draft.room.clone();
+            let outcome = chat.parts.store.append(draft).await;
+            drop(waiting);
+            match &outcome {
+                // One that was known before is published again: who has it drops it, and who should
+                // have had it, but for a fault between storing and publishing, gets it now.
+                Ok(stored) => chat.publish(&stored.message),
+                Err(StoreError::Timeout) => chat.owe(&room),
+                Err(StoreError::Unavailable(_)) => {}
+            }
+            outcome
+        })
+    }
+
+    /// Delivers a stored message to the members of its room.
+    fn publish(&self, message: &Message) {
+        let args = Args::one(&MessageView::from(message));
+        let room = self.socket_io_room(&message.room);
+        let audience = self.parts.hub.of(NAMESPACE).room(&room);
+        audience.ordered(message.seq).emit(RECEIVE_MESSAGE, &args);
+    }
+
+    /// Notes that a message of the room may be stored without having been published.
+    fn owe(&self, room: &str) {
+        let mut owed = self.owed.borrow_mut();
+        owed.next = self.parts.env.now() + OWED_RETRY;
+        if owed.rooms.len() < OWED_ROOMS_MAX {
+            owed.rooms.insert(room.into());
+        } else {
+            self.parts.metrics.drops.increment("owed_rooms_full");
+        }
+    }
+
+    /// Publishes the newest message of rooms whose last outcome is unknown. Whoever lacks what lies
+    /// before it reads it from the store.
+    pub(super) fn tell_owed(self: &Rc<Self>, now: Instant) {
+        let mut owed = self.owed.borrow_mut();
+        if owed.rooms.is_empty() || now < owed.next {
+            return;
+        }
+        owed.next = now + OWED_RETRY;
+        let rooms: Vec<_> = (0..OWED_AT_ONCE)
+            .map_while(|_| owed.rooms.pop_first())
+            .collect();
+        drop(owed);
+        for room in rooms {
+            let chat = self.clone();
+            let page = self.parts.store.history(&room, Cursor::Newest, 1);
+            (self.parts.spawn)(Box::pin(async move {
+                match page.await {
+                    Ok(page) => page.messages.iter().for_each(|newest| chat.publish(newest)),
+                    Err(_) => chat.owe(&room),
+                }
+            }));
+        }
+    }
+}
+
+fn check_right(request: &SendMessage, user: &User, member: &Member) -> Result<(), Failure> {
+    if request.user.as_ref().is_some_and(|id| *id != user.id) {
+        let message = "userId is not the token's user";
+        return Err(Failure::new(Code::Forbidden, message));
+    }
+    if !user.may_enter(&request.room) {
+        let message = "the token does not allow this room";
+        return Err(Failure::new(Code::Forbidden, message));
+    }
+    if !member.is_in(&request.room) {
+        let message = "only members send: join the room first";
+        return Err(Failure::new(Code::NotInRoom, message));
+    }
+    Ok(())
+}
+
+/// Rooms of which it is not known whether their last message is stored.
+pub(super) struct Owed {
+    rooms: BTreeSet<Box<str>>,
+    next: Instant,
+}
+
+impl Owed {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            rooms: BTreeSet::new(),
+            next: now,
+        }
+    }
+
+    /// When the store is to be asked next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        (!self.rooms.is_empty()).then_some(self.next)
+    }
+}
+
+/// Counts a send that waits for the store, until it is dropped.
+struct Waiting(Rc<Cell<usize>>);
+
+impl Waiting {
+    fn one_more(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
