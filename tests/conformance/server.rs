@@ -1,0 +1,183 @@
+//! The conformance server: the Engine.IO and Socket.IO layers without the chat.
+//!
+//! `cargo run --release --example conformance` offers a raw Engine.IO echo at `/engine.io/` and the
+//! Socket.IO handlers of [`app`] at `/socket.io/`, so that any client's own tests, ours in
+//! `tests/protocol/`, and protocol suites can be run against it. It is also the proof that these
+//! layers stand without the chat: it names `engine`, `hub`, `bus::mesh` and `net`, nothing above.
+//!
+//! Settings come from the environment: `HOST`, `PORT` (0: a free one; the first line of the output
+//! says which), `PING_INTERVAL_MS`, `PING_TIMEOUT_MS`, `CONNECT_TIMEOUT_MS`, `UPGRADE_TIMEOUT_MS`,
+//! `MAX_PAYLOAD_BYTES`, `CORS_ORIGINS`, `SHARDS`. SIGTERM ends it.
+
+mod app;
+mod echo;
+mod settings;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use project_yum::bus::directory::Directory;
+use project_yum::bus::mesh::{self, Seat};
+use project_yum::engine::{self, Engine};
+use project_yum::env::Env;
+use project_yum::hub::{self, Hub};
+use project_yum::metrics::Metrics;
+use project_yum::net::{self, Cors, Handoffs, Mount, Response, Site, Transports};
+use project_yum::server::{executor, signals};
+use rustix::net::getsockname;
+
+use app::Conformance;
+use echo::Echo;
+use settings::Settings;
+
+/// Unsent output of one session in payloads of full size: an echo may be asked for several at once.
+const OUTBOX_PAYLOADS: usize = 4;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = writeln!(std::io::stderr(), "{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What one shard's thread is given.
+struct Parts {
+    shard: u8,
+    settings: Arc<Settings>,
+    listener: OwnedFd,
+    process: Arc<net::Process>,
+    seat: Seat,
+    /// Of the one listener that both endpoints share.
+    handoffs: Handoffs,
+}
+
+fn run() -> Result<(), String> {
+    let settings = Arc::new(Settings::from_env(|name| std::env::var(name).ok())?);
+    let (listeners, address) = listen(settings.address, settings.shards)?;
+    let process = net::Process::new();
+    let draining = process.clone();
+    signals::start(
+        move |_| draining.draining.store(true, Ordering::Release),
+        || std::process::exit(1),
+    )
+    .map_err(|error| format!("cannot wait for signals: {error}"))?;
+
+    let seats = mesh::seats(settings.shards, &Directory::new());
+    let handoffs = Handoffs::mesh(usize::from(settings.shards));
+    let (ended, ends) = flume::bounded(usize::from(settings.shards));
+    let each = listeners.into_iter().zip(seats).zip(handoffs);
+    for (shard, ((listener, seat), handoffs)) in (0..).zip(each) {
+        let parts = Parts {
+            shard,
+            settings: settings.clone(),
+            listener,
+            process: process.clone(),
+            seat,
+            handoffs,
+        };
+        executor::start(usize::from(shard), None, ended.clone(), move || {
+            serve(parts)
+        })
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    }
+    drop(ended);
+    writeln!(std::io::stdout(), "listening on {address}")
+        .map_err(|error| format!("cannot say where it listens: {error}"))?;
+    for (shard, end) in ends {
+        end.map_err(|error| format!("shard {shard} failed: {error}"))?;
+    }
+    Ok(())
+}
+
+/// A listener for each shard, on one address.
+fn listen(address: SocketAddr, shards: u8) -> Result<(Vec<OwnedFd>, SocketAddr), String> {
+    let fail = |error: std::io::Error| format!("cannot listen on {address}: {error}");
+    let first = net::listen(address).map_err(fail)?;
+    let bound = getsockname(&first)
+        .and_then(SocketAddr::try_from)
+        .map_err(|error| fail(error.into()))?;
+    let mut listeners = vec![first];
+    for _ in 1..shards {
+        listeners.push(net::listen(bound).map_err(fail)?);
+    }
+    Ok((listeners, bound))
+}
+
+async fn serve(parts: Parts) {
+    let settings = &parts.settings;
+    let env = Env::system();
+    let sockets = Engine::new(env.clone(), engine_options(settings, parts.shard));
+    let spawn: hub::Spawn = Rc::new(|task| {
+        glommio::spawn_local(task).detach();
+    });
+    let hub = Hub::new(
+        env.clone(),
+        sockets.clone(),
+        hub::Options {
+            connect_timeout: settings.connect_timeout,
+            max_payload: settings.max_payload,
+            outbox_bytes_max: settings.max_payload * OUTBOX_PAYLOADS,
+        },
+        spawn.clone(),
+    );
+    hub.set_app(Rc::new(Conformance::new(hub.clone())));
+    let mesh = parts.seat.sit();
+    glommio::spawn_local(mesh.clone().run(hub.clone())).detach();
+
+    let echoes = Engine::new(env.clone(), engine_options(settings, parts.shard));
+    echoes.set_handler(Rc::new(Echo::new(echoes.clone(), spawn)));
+
+    let site = Site {
+        mounts: vec![mount("/engine.io/", echoes), mount("/socket.io/", sockets)],
+        respond: Rc::new(|_| {
+            let nothing = Response::error(404, "not_found", "there is nothing at this path");
+            Box::pin(async { nothing })
+        }),
+        cors: Cors::new(settings.origins.clone()),
+    };
+    let options = net::Options {
+        shard: parts.shard,
+        shards: settings.shards,
+        drain: settings::DRAIN,
+        ..net::Options::default()
+    };
+    let metrics = Rc::new(Metrics::new(usize::from(parts.shard)));
+    let shard = net::Shard::new(env, options, site, metrics, parts.handoffs);
+    let tick = move |now: Instant| {
+        hub.tick(now);
+        mesh.tick(now);
+        hub.next_deadline()
+    };
+    net::run(shard, parts.listener, parts.process, Box::new(tick)).await;
+}
+
+fn mount(path: &str, engine: Engine) -> Rc<Mount> {
+    Rc::new(Mount {
+        path: path.into(),
+        engine,
+        transports: Transports::default(),
+        admit: None,
+        ports: net::flush::Ports::default(),
+    })
+}
+
+fn engine_options(settings: &Settings, shard: u8) -> engine::Options {
+    engine::Options {
+        ping_interval: settings.ping_interval,
+        ping_timeout: settings.ping_timeout,
+        upgrade_timeout: settings.upgrade_timeout,
+        max_payload: settings.max_payload,
+        outbox_bytes_max: settings.max_payload * OUTBOX_PAYLOADS,
+        shard,
+        ..engine::Options::default()
+    }
+}
