@@ -147,33 +147,36 @@ pub fn command_line() -> Clap {
                 ),
         );
     for setting in SETTINGS {
-        // Flags are visible to every user of the machine, so a secret is given as a file.
-        let (name, help) = if setting.secret {
-            (
-                format!("{}_FILE", setting.name),
-                format!("File that holds: {}", setting.help),
-            )
-        } else {
-            (setting.name.to_owned(), setting.help.to_owned())
-        };
-        let help = if setting.default.is_empty() {
-            help
-        } else {
-            format!("{help} [default: {}]", setting.default)
-        };
-        // clap wants names that live as long as the program; the table has a few dozen.
-        let long: &'static str = name.to_ascii_lowercase().replace('_', "-").leak();
-        let name: &'static str = name.leak();
-        clap = clap.arg(
-            Arg::new(name)
-                .long(long)
-                .value_name("VALUE")
-                .global(true)
-                .help_heading("Settings")
-                .help(help),
-        );
+        if setting.flag {
+            clap = clap.arg(flag(
+                setting.name.to_owned(),
+                setting.help.to_owned(),
+                setting.default,
+            ));
+        }
+        if setting.from_file {
+            let help = format!("File that holds the value of {}", setting.name);
+            clap = clap.arg(flag(format!("{}_FILE", setting.name), help, ""));
+        }
     }
     clap
+}
+
+fn flag(name: String, help: String, default: &str) -> Arg {
+    let help = if default.is_empty() {
+        help
+    } else {
+        format!("{help} [default: {default}]")
+    };
+    // clap wants names that live as long as the program; the table has a few dozen.
+    let long: &'static str = name.to_ascii_lowercase().replace('_', "-").leak();
+    let name: &'static str = name.leak();
+    Arg::new(name)
+        .long(long)
+        .value_name("VALUE")
+        .global(true)
+        .help_heading("Settings")
+        .help(help)
 }
 
 fn token() -> Clap {
@@ -265,6 +268,7 @@ mod tests {
     #[test]
     fn a_secret_is_no_flag() {
         assert!(run(&["--jwt-secret", "x"]).is_err());
+        assert!(run(&["--database-url", "memory:"]).is_ok());
         assert!(run(&["--jwt-secret-file", "x"]).is_ok());
     }
 }

@@ -275,7 +275,7 @@ impl Values {
             drain: self.get("DRAIN_SECONDS", Duration::from_secs(10), |text| {
                 v::seconds(text, 0, 3_600)
             }),
-            shown: self.shown(),
+            shown: self.shown(host),
         }
     }
 
@@ -295,7 +295,7 @@ impl Values {
         })
     }
 
-    fn shown(&self) -> Vec<Shown> {
+    fn shown(&self, host: IpAddr) -> Vec<Shown> {
         settings::SETTINGS
             .iter()
             .map(|setting| match self.found.get(setting.name) {
@@ -310,7 +310,12 @@ impl Values {
                 },
                 None => Shown {
                     name: setting.name,
-                    value: setting.default.to_owned(),
+                    // Where the table has words for the default, the value itself is empty.
+                    value: match setting.name {
+                        "HOST" => host.to_string(),
+                        _ if setting.default.contains(' ') => String::new(),
+                        _ => setting.default.to_owned(),
+                    },
                     source: "default",
                 },
             })

@@ -11,8 +11,10 @@ pub struct Setting {
     pub default: &'static str,
     /// One sentence.
     pub help: &'static str,
-    /// Never printed, never a flag (flags are visible to every user of the machine).
+    /// Never printed.
     pub secret: bool,
+    /// Whether it may be given as a flag, which every user of the machine can see.
+    pub flag: bool,
     /// `NAME_FILE` may name a file that holds the value.
     pub from_file: bool,
 }
@@ -23,6 +25,7 @@ const fn plain(name: &'static str, default: &'static str, help: &'static str) ->
         default,
         help,
         secret: false,
+        flag: true,
         from_file: false,
     }
 }
@@ -33,6 +36,7 @@ const fn secret(name: &'static str, default: &'static str, help: &'static str) -
         default,
         help,
         secret: true,
+        flag: false,
         from_file: true,
     }
 }
@@ -49,11 +53,14 @@ pub const SETTINGS: &[Setting] = &[
         "4000",
         "Port to listen on; 0 takes a free one and prints it.",
     ),
-    secret(
-        "DATABASE_URL",
-        "sqlite:data/chat.db",
-        "Where messages are kept: sqlite:PATH, or memory: (nothing durable).",
-    ),
+    Setting {
+        flag: true,
+        ..secret(
+            "DATABASE_URL",
+            "sqlite:data/chat.db",
+            "Where messages are kept: sqlite:PATH, or memory: (nothing durable).",
+        )
+    },
     plain(
         "ROOM_PREFIX",
         "",
