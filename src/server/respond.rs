@@ -1,6 +1,5 @@
 //! Answers the requests that belong to no session: health, history, and the demo's page.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -10,6 +9,7 @@ use super::announce;
 use super::demo::{self, Page};
 use super::status::{Health, Status};
 use crate::auth::AuthOptions;
+use crate::chat::rest::Rest;
 use crate::net::{Request, Response};
 use crate::wire::http::Method;
 
@@ -41,22 +41,20 @@ impl Demo {
     }
 }
 
-/// Reads a room's history: the path and query of the request are the chat's own business.
-pub type History = Rc<dyn Fn(Request) -> LocalBoxFuture<'static, Response>>;
-
 /// Everything that is served beside the sessions.
 pub struct Routes {
     /// What `/health` tells.
     pub status: Arc<Status>,
     /// Answers `/api/messages`.
-    pub history: History,
+    pub history: Rest,
     /// Answers `/`, in demo mode.
     pub demo: Option<Demo>,
 }
 
 impl Routes {
     /// The answer to one request.
-    pub fn respond(&self, request: Request) -> LocalBoxFuture<'static, Response> {
+    #[must_use]
+    pub fn respond(&self, request: &Request) -> LocalBoxFuture<'static, Response> {
         let known = match request.head.path() {
             "/health" | "/health/ready" | "/api/messages" => true,
             "/" => self.demo.is_some(),
@@ -77,7 +75,10 @@ impl Routes {
             ("/health", _) => ready(health(self.status.health())),
             ("/health/ready", _) => ready(health(self.status.ready())),
             ("/", Some(demo)) => ready(demo.answer(request.head.field("host").unwrap_or_default())),
-            _ => (self.history)(request),
+            _ => {
+                let authorization = request.head.values("authorization");
+                self.history.history(request.head.query(), authorization)
+            }
         }
     }
 }

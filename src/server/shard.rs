@@ -1,9 +1,9 @@
 //! One shard: its sessions, hub, chat and connections, introduced to each other.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::respond::{Demo, Routes};
@@ -11,6 +11,8 @@ use super::status::Status;
 use super::{OpenStore, store_state};
 use crate::auth::{AuthOptions, Verifier};
 use crate::bus::mesh::{Mesh, Seat};
+use crate::chat::rest::Rest;
+use crate::chat::{self, Chat, ChatOptions};
 use crate::config::Config;
 use crate::engine::{self, Engine};
 use crate::env::Env;
@@ -19,7 +21,11 @@ use crate::metrics::Metrics;
 use crate::net::{self, Cors, Handoffs, Mount, Site, Transports};
 use crate::store::SharedStore;
 
-/// How often a shard says how the store is, and looks at its clock's lateness.
+/// The most time between two ticks of an idle shard; what is longer is lateness.
+const TICK_MAX: Duration = Duration::from_millis(100);
+/// How long a drained shard waits for the store's answers: nothing waits for longer.
+const SENDS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a shard says how the store is.
 const STORE_LOOK: Duration = Duration::from_millis(250);
 /// An upgrade that is not finished by then is given up.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,39 +47,43 @@ pub(super) struct Parts {
 
 /// Serves until the process has drained.
 pub(super) async fn serve(parts: Parts) {
+    let index = usize::from(parts.index);
     let env = Env::system();
-    let metrics = Rc::new(Metrics::new(usize::from(parts.index)));
+    let metrics = Rc::new(Metrics::new(index));
     let engine = Engine::new(env.clone(), engine_options(&parts));
     let spawn: hub::Spawn = Rc::new(|task| {
         glommio::spawn_local(task).detach();
     });
-    let hub = Hub::new(
-        env.clone(),
-        engine.clone(),
-        hub_options(&parts.config),
-        spawn,
-    );
+    let hub_options = hub_options(&parts.config);
+    let hub = Hub::new(env.clone(), engine.clone(), hub_options, spawn.clone());
     let mesh = parts.seat.sit();
+    hub.set_bus(mesh.clone());
     let store = parts.store.handle();
     let verifier = Rc::new(Verifier::new(&parts.auth));
-    let routes = Rc::new(Routes {
-        status: parts.status.clone(),
-        history: todo!("the chat"),
-        demo: parts.config.demo.then(|| Demo::new(parts.auth.clone())),
-    });
+    let chat = Chat::new(
+        ChatOptions {
+            room_prefix: parts.config.room_prefix.clone(),
+            outbox_bytes_max: parts.config.outbox_bytes_max,
+        },
+        chat::Parts {
+            env: env.clone(),
+            hub: hub.clone(),
+            store: store.clone(),
+            verifier: verifier.clone(),
+            directory: mesh.directory().clone(),
+            metrics: metrics.clone(),
+            spawn,
+        },
+    );
+    hub.set_app(chat.clone());
     glommio::spawn_local(mesh.clone().run(hub.clone())).detach();
 
-    let site = Site {
-        mounts: vec![Rc::new(Mount {
-            path: "/socket.io/".into(),
-            engine,
-            transports: Transports::default(),
-            admit: None,
-            ports: net::flush::Ports::default(),
-        })],
-        respond: Rc::new(move |request| routes.respond(request)),
-        cors: Cors::new(parts.config.cors_origins.iter().map(ToString::to_string)),
-    };
+    let routes = Rc::new(Routes {
+        status: parts.status.clone(),
+        history: Rest::new(env.clone(), store.clone(), verifier),
+        demo: parts.config.demo.then(|| Demo::new(parts.auth.clone())),
+    });
+    let site = site(engine, routes, &parts.config);
     let options = net::Options {
         shard: parts.index,
         shards: parts.shards,
@@ -81,39 +91,83 @@ pub(super) async fn serve(parts: Parts) {
         drain: parts.config.drain,
         ..net::Options::default()
     };
-    let tick = tick(
-        usize::from(parts.index),
-        parts.status,
+    let mut pulse = Pulse {
+        shard: index,
+        status: parts.status,
+        process: parts.process.clone(),
         hub,
         mesh,
+        chat: chat.clone(),
         store,
-        metrics.clone(),
-    );
+        metrics: metrics.clone(),
+        last: env.now(),
+        look: env.now(),
+    };
     let shard = net::Shard::new(env, options, site, metrics, parts.handoffs);
+    let tick = Box::new(move |now| pulse.tick(now));
     net::run(shard, parts.listener, parts.process, tick).await;
+    finish_sends(&chat).await;
+}
+
+/// What the shard serves, besides the sessions.
+fn site(engine: Engine, routes: Rc<Routes>, config: &Config) -> Site {
+    Site {
+        mounts: vec![Rc::new(Mount {
+            path: "/socket.io/".into(),
+            engine,
+            transports: Transports::default(),
+            admit: None,
+            ports: net::flush::Ports::default(),
+        })],
+        respond: Rc::new(move |request| routes.respond(&request)),
+        cors: Cors::new(config.cors_origins.iter().map(ToString::to_string)),
+    }
+}
+
+/// A message that the store has taken is delivered to other shards even when its sender is gone.
+async fn finish_sends(chat: &Chat) {
+    let deadline = Instant::now() + SENDS_TIMEOUT;
+    while chat.waiting_sends() > 0 && Instant::now() < deadline {
+        glommio::timer::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// What happens at each tick above the connections.
-fn tick(
+struct Pulse {
     shard: usize,
     status: Arc<Status>,
+    process: Arc<net::Process>,
     hub: Hub,
     mesh: Rc<Mesh>,
+    chat: Rc<Chat>,
     store: SharedStore,
     metrics: Rc<Metrics>,
-) -> Box<dyn FnMut(Instant) -> Option<Instant>> {
-    let mut look = Instant::now();
-    Box::new(move |now| {
-        status.ticked(shard, now);
-        hub.tick(now);
-        mesh.tick(now);
-        if shard == 0 && now >= look {
-            status.set_store(store_state(store.condition()));
-            look = now + STORE_LOOK;
+    last: Instant,
+    look: Instant,
+}
+
+impl Pulse {
+    fn tick(&mut self, now: Instant) -> Option<Instant> {
+        self.status.ticked(self.shard, now);
+        let late = now.saturating_duration_since(self.last + TICK_MAX);
+        self.metrics.tick_late_seconds.record(late.as_secs_f64());
+        self.last = now;
+        if self.process.draining.load(Ordering::Relaxed) {
+            self.chat.set_draining();
         }
-        let _ = &metrics;
-        hub.next_deadline()
-    })
+        self.hub.tick(now);
+        self.mesh.tick(now);
+        self.chat.tick(now);
+        // One shard speaks for all: the store is the process's.
+        if self.shard == 0 && now >= self.look {
+            self.status.set_store(store_state(self.store.condition()));
+            self.look = now + STORE_LOOK;
+        }
+        [self.hub.next_deadline(), self.chat.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
 }
 
 fn engine_options(parts: &Parts) -> engine::Options {
