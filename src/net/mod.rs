@@ -9,6 +9,7 @@ pub mod connection;
 pub mod cors;
 pub mod deadline;
 pub mod flush;
+pub mod frames;
 pub mod handoff;
 pub mod http;
 pub mod polling;

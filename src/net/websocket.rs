@@ -11,28 +11,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use async_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
+use async_tungstenite::tungstenite::{Error, Message};
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, Stream};
-use futures_util::FutureExt;
 
-use super::flush::{ControlFull, Port};
+use super::flush::Port;
+use super::frames::{self, Failure, Reader};
 use super::{Closed, Connection, Mount, Shard};
 use crate::engine::{CloseReason, Handshake, Key, Outcome, Transport};
 use crate::wire::engine_io::{self, Encoded, Packet};
-use crate::wire::frame::{self, Heads, Violation};
+use crate::wire::frame;
 use crate::wire::{Content, Text};
-
-/// Bytes that tungstenite keeps for reading on every connection, measured: 1,024 cost 2.4 KiB of
-/// memory in all, its default of 128 KiB cost 133.
-const READ_BUFFER_BYTES: usize = 1024;
-
-/// After a message of more bytes the reader is replaced, or it would keep that memory for good.
-const MESSAGE_BYTES_KEPT: usize = 16 * 1024;
-
-/// Bytes of control frames that tungstenite holds back at most; [`Adapter`] takes them at once.
-const WRITE_BUFFER_BYTES_MAX: usize = 1024;
 
 /// Messages that one turn of the driver takes before others run.
 const MESSAGES_AT_ONCE: usize = 64;
@@ -67,7 +55,10 @@ pub async fn drive(connection: Connection, mount: Rc<Mount>, start: Start) {
     let port = Port::new(key, connection);
     mount.ports.insert(Rc::clone(&port));
     let mut driver = Driver {
-        socket: Some(reader(&mount, Adapter::new(Rc::clone(&port)))),
+        socket: Some(frames::reader(
+            Adapter(Rc::clone(&port)),
+            mount.engine.options().max_payload,
+        )),
         mount,
         shard,
         key,
@@ -121,46 +112,17 @@ impl End {
 
     /// What an error of the reader means.
     fn of(error: &Error) -> Self {
-        let code = match error {
-            Error::ConnectionClosed
-            | Error::AlreadyClosed
-            | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                return Self::gone(CloseReason::TransportClose);
-            }
-            Error::Io(error) if !is_violation(error) => {
-                return Self::gone(CloseReason::TransportError);
-            }
-            Error::Utf8(_) => 1007,
-            Error::Capacity(_) => 1009,
-            _ => 1002,
-        };
-        Self::closing(CloseReason::TransportError, Some(code))
+        match Failure::of(error) {
+            Failure::Closed => Self::gone(CloseReason::TransportClose),
+            Failure::Io => Self::gone(CloseReason::TransportError),
+            Failure::Violation(code) => Self::closing(CloseReason::TransportError, Some(code)),
+        }
     }
-}
-
-fn is_violation(error: &io::Error) -> bool {
-    let inner = error.get_ref();
-    inner.is_some_and(|inner| inner.is::<Violation>() || inner.is::<ControlFull>())
-}
-
-type Reader = WebSocketStream<Adapter>;
-
-fn reader(mount: &Mount, adapter: Adapter) -> Reader {
-    let max_payload = mount.engine.options().max_payload;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-        .max_message_size(Some(max_payload))
-        .max_frame_size(Some(max_payload));
-    WebSocketStream::from_raw_socket(adapter, Role::Server, Some(config))
-        .now_or_never()
-        .expect("a reader is made without waiting")
 }
 
 struct Driver {
     /// Taken only to be replaced.
-    socket: Option<Reader>,
+    socket: Option<Reader<Adapter>>,
     mount: Rc<Mount>,
     shard: Rc<Shard>,
     key: Key,
@@ -281,9 +243,9 @@ impl Driver {
             return false;
         }
         let socket = self.socket.take().expect("it was there just now");
-        let mut adapter = socket.into_inner();
-        adapter.grown = 0;
-        self.socket = Some(reader(&self.mount, adapter));
+        let adapter = socket.into_inner().into_inner();
+        let max_payload = self.mount.engine.options().max_payload;
+        self.socket = Some(frames::reader(adapter, max_payload));
         true
     }
 
@@ -313,59 +275,17 @@ impl Driver {
     }
 }
 
-/// The stream that tungstenite sees.
-struct Adapter {
-    port: Rc<Port>,
-    heads: Heads,
-    violation: Option<Violation>,
-    /// Bytes of the messages read since the reader was made, until one was too big to keep.
-    grown: usize,
-}
-
-impl Adapter {
-    fn new(port: Rc<Port>) -> Self {
-        Self {
-            port,
-            heads: Heads::default(),
-            violation: None,
-            grown: 0,
-        }
-    }
-
-    /// Whether a big message came, and nothing else is half read.
-    fn is_grown(&self) -> bool {
-        self.grown > MESSAGE_BYTES_KEPT && self.heads.is_between_messages()
-    }
-}
+/// The stream that tungstenite sees: it reads the connection, and what it writes waits in the port.
+struct Adapter(Rc<Port>);
 
 impl AsyncRead for Adapter {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if let Some(violation) = this.violation {
-            return Poll::Ready(Err(io::Error::other(violation)));
-        }
-        let mut connection = this.port.connection().borrow_mut();
-        let count = ready!(Pin::new(&mut *connection).poll_read(cx, buffer))?;
-        drop(connection);
-        if this.heads.is_between_messages() && this.grown <= MESSAGE_BYTES_KEPT {
-            this.grown = 0;
-        }
-        this.grown += count;
-        match this.heads.feed(&buffer[..count]) {
-            Ok(()) => Poll::Ready(Ok(count)),
-            Err((good, violation)) => {
-                // What came before the bad frame still counts.
-                this.violation = Some(violation);
-                if good == 0 {
-                    return Poll::Ready(Err(io::Error::other(violation)));
-                }
-                Poll::Ready(Ok(good))
-            }
-        }
+        let mut connection = self.0.connection().borrow_mut();
+        Pin::new(&mut *connection).poll_read(cx, buffer)
     }
 }
 
@@ -375,7 +295,7 @@ impl AsyncWrite for Adapter {
         _cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let pushed = self.port.push_control(bytes);
+        let pushed = self.0.push_control(bytes);
         Poll::Ready(match pushed {
             Ok(()) => Ok(bytes.len()),
             Err(full) => Err(io::Error::other(full)),
