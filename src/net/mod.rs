@@ -17,6 +17,9 @@ pub mod routing;
 pub mod run;
 pub mod websocket;
 
+#[cfg(test)]
+mod websocket_tests;
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;

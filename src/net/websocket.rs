@@ -78,6 +78,15 @@ pub async fn drive(connection: Connection, mount: Rc<Mount>, start: Start) {
     }
 }
 
+/// Bytes of the future of one connection.
+#[cfg(test)]
+pub(super) fn future_bytes() -> usize {
+    fn bytes<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+    bytes(drive)
+}
+
 /// How a WebSocket ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct End {
