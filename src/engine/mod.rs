@@ -13,7 +13,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::Future;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::env::Env;
+use crate::metrics::Metrics;
 use crate::wire::Content;
 use crate::wire::engine_io::{Encoded, Packet};
 pub use session::{CloseReason, Outcome, Payload, Refusal, Transport};
@@ -123,6 +124,7 @@ struct Inner {
     options: Options,
     table: RefCell<Table>,
     handler: RefCell<Option<Rc<dyn Handler>>>,
+    metrics: OnceCell<Rc<Metrics>>,
     /// Who waits for [`Engine::poll_dirty`].
     flush: RefCell<Option<Waker>>,
     watches: Watches,
@@ -140,6 +142,7 @@ impl Engine {
                 options,
                 table: RefCell::new(table),
                 handler: RefCell::new(None),
+                metrics: OnceCell::new(),
                 flush: RefCell::new(None),
                 watches: Watches::default(),
             }),
@@ -149,6 +152,17 @@ impl Engine {
     /// Says who sits above.
     pub fn set_handler(&self, handler: Rc<dyn Handler>) {
         *self.inner.handler.borrow_mut() = Some(handler);
+    }
+
+    /// Says where sessions are counted. Without it they are not.
+    pub fn set_metrics(&self, metrics: Rc<Metrics>) {
+        let _ = self.inner.metrics.set(metrics);
+    }
+
+    fn count(&self, count: impl FnOnce(&Metrics)) {
+        if let Some(metrics) = self.inner.metrics.get() {
+            count(metrics);
+        }
     }
 
     fn handler(&self) -> Rc<dyn Handler> {
@@ -204,6 +218,10 @@ impl Engine {
         let session = Session::new(now, sid, transport, self.options());
         let key = self.inner.table.borrow_mut().insert(session);
         self.step(key, |_, _| ());
+        self.count(|metrics| {
+            metrics.sessions_opened.increment(transport.as_str());
+            sessions(metrics, transport).increment(1.0);
+        });
         self.handler().on_open(key, handshake);
         key
     }
@@ -276,9 +294,19 @@ impl Engine {
     }
 
     fn close_answering(&self, key: Key, reason: CloseReason, answer: char) {
-        let first = self.step(key, |session, now| session.close(now, reason, answer));
-        if first == Some(true) {
+        let closed = self.step(key, |session, now| {
+            let first = session.close(now, reason, answer);
+            first.then(|| session.transport())
+        });
+        if let Some(Some(transport)) = closed {
             self.inner.table.borrow_mut().count_closed();
+            self.count(|metrics| {
+                metrics.sessions_closed.increment(reason.label());
+                sessions(metrics, transport).decrement(1.0);
+                if reason == CloseReason::SlowConsumer {
+                    metrics.slow_consumers.increment(1);
+                }
+            });
             self.handler().on_close(key, reason);
         }
     }
@@ -321,7 +349,15 @@ impl Engine {
         });
         match step {
             None => Outcome::Closed,
-            Some(Step::Done(outcome)) => outcome,
+            Some(Step::Done(outcome)) => {
+                if outcome == Outcome::Upgraded {
+                    self.count(|metrics| {
+                        metrics.sessions_polling.decrement(1.0);
+                        metrics.sessions_websocket.increment(1.0);
+                    });
+                }
+                outcome
+            }
             Some(Step::Close(reason)) => {
                 // A client that closes stops polling: its GET is let go without a close packet.
                 self.close_answering(key, reason, if closes { '6' } else { '1' });
@@ -447,6 +483,11 @@ impl Engine {
     /// Does what is due: pings, time-outs.
     pub fn tick(&self) {
         let now = self.inner.env.now();
+        #[expect(clippy::cast_precision_loss, reason = "a gauge needs no last digit")]
+        self.count(|metrics| {
+            let bytes = self.inner.table.borrow().outbox_bytes();
+            metrics.outbox_bytes.set(bytes as f64);
+        });
         let due = self.inner.table.borrow_mut().take_due(now);
         for key in due {
             let timeout = self.step(key, |session, now| {
@@ -462,5 +503,12 @@ impl Engine {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.inner.table.borrow().next_deadline()
+    }
+}
+
+fn sessions(metrics: &Metrics, transport: Transport) -> &metrics::Gauge {
+    match transport {
+        Transport::Polling => &metrics.sessions_polling,
+        Transport::WebSocket => &metrics.sessions_websocket,
     }
 }

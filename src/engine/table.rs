@@ -31,12 +31,15 @@ pub(super) struct Table {
     slot: Duration,
     dirty: Vec<Key>,
     open_count: usize,
+    outbox_bytes: usize,
 }
 
 #[derive(Debug)]
 struct Place {
     generation: u32,
     dirty: bool,
+    /// What this session adds to [`Table::outbox_bytes`].
+    outbox_bytes: usize,
     /// The earliest slot that names this place.
     registered: u64,
     session: Option<Session>,
@@ -53,6 +56,7 @@ impl Table {
             slot: (ping_interval / SLOTS_IN_INTERVAL).max(SLOT_MIN),
             dirty: Vec::new(),
             open_count: 0,
+            outbox_bytes: 0,
         }
     }
 
@@ -66,6 +70,7 @@ impl Table {
             self.places.push(Place {
                 generation: 0,
                 dirty: false,
+                outbox_bytes: 0,
                 registered: NEVER,
                 session: None,
             });
@@ -111,6 +116,11 @@ impl Table {
         self.open_count
     }
 
+    /// Unsent output of all sessions.
+    pub(super) fn outbox_bytes(&self) -> usize {
+        self.outbox_bytes
+    }
+
     /// Open sessions, in the order of their places.
     pub(super) fn open_keys(&self) -> impl Iterator<Item = Key> {
         let keys = (0..).zip(&self.places);
@@ -132,6 +142,10 @@ impl Table {
         let news = session.take_news();
         let (sid, known) = (*session.sid(), session.is_known());
         let (attached, finished) = (session.is_attached(), session.is_finished());
+        let outbox_bytes = session.outbox_bytes();
+        let place = self.place(key).expect("the session was just stepped");
+        let before = std::mem::replace(&mut place.outbox_bytes, outbox_bytes);
+        self.outbox_bytes = self.outbox_bytes - before + outbox_bytes;
         if !known && self.sids.get(&sid) == Some(&key) {
             self.sids.remove(&sid);
         }
@@ -150,6 +164,7 @@ impl Table {
         let place = self.place(key).expect("the session was just stepped");
         place.session = None;
         place.dirty = false;
+        debug_assert_eq!(place.outbox_bytes, 0, "a finished session owes nothing");
         place.registered = NEVER;
         // A place whose generations are used up is never used again, so that no key is.
         if let Some(generation) = place.generation.checked_add(1) {
