@@ -5,9 +5,10 @@
 //! back into the engine. Sessions that got something to send are marked dirty; the transport layer
 //! flushes them all at once ([`Engine::poll_dirty`], [`Engine::take_dirty`]).
 
-pub mod session;
-pub mod sid;
+mod session;
+mod sid;
 mod table;
+mod terms;
 mod watch;
 
 #[cfg(test)]
@@ -26,10 +27,10 @@ use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::wire::Content;
 use crate::wire::engine_io::{Encoded, Packet};
-pub use session::{CloseReason, Outcome, Payload, Refusal, Transport};
 use session::{Session, Step};
 pub use sid::Sid;
 use table::Table;
+pub use terms::{CloseReason, Outcome, Payload, Refusal, Transport};
 use watch::{Watch, Watches};
 
 /// Names a session on its shard. A key is never used twice.

@@ -51,6 +51,7 @@ pub(super) async fn serve(parts: Parts) {
     let env = Env::system();
     let metrics = Rc::new(Metrics::new(index));
     let engine = Engine::new(env.clone(), engine_options(&parts));
+    engine.set_metrics(metrics.clone());
     let spawn: hub::Spawn = Rc::new(|task| {
         glommio::spawn_local(task).detach();
     });
