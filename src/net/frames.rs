@@ -102,6 +102,11 @@ impl<S> Checked<S> {
         self.grown > MESSAGE_BYTES_KEPT && self.heads.is_between_messages()
     }
 
+    /// The stream, to write to it past the library.
+    pub fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// The stream.
     #[must_use]
     pub fn into_inner(self) -> S {
