@@ -123,3 +123,22 @@ fn migrations_are_told_taken_and_not_taken_twice() {
     assert!(migrate(&["migrate"]).starts_with("Steps taken:"));
     assert_eq!(migrate(&["migrate"]), "The database is up to date.\n");
 }
+
+#[test]
+fn the_documents_name_every_setting() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).expect("a document");
+    let (readme, example) = (read("README.md"), read(".env.example"));
+    for setting in project_yum::config::settings::SETTINGS {
+        assert!(
+            readme.contains(&format!("`{}`", setting.name)),
+            "{}",
+            setting.name
+        );
+        assert!(
+            example.contains(&format!("{}=", setting.name)),
+            "{}",
+            setting.name
+        );
+    }
+}

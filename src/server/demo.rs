@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
 /// The two users of the page.
-pub const USERS: [&str; 2] = ["ann", "ben"];
+pub const USERS: [&str; 2] = ["alice", "bob"];
 /// The room that the page enters.
 pub const ROOM: &str = "lobby";
 /// How long a token of the page holds.
