@@ -24,6 +24,8 @@
 //! }
 //! ```
 //!
+//! A whole server of one page is the example `echo` (`tests/examples/echo.rs`).
+//!
 //! What the hub promises: the events of one connection are handled one at a time, in the order in
 //! which they came; acknowledgements, pongs and disconnects are taken meanwhile. A handler once begun
 //! is finished, even if its connection dies, and [`App::on_disconnect`] comes after it. Whoever is
@@ -203,6 +205,17 @@ pub struct Options {
     /// Unsent output of one connection, each packet counted as its bytes + 64: what waits behind a
     /// replay counts too.
     pub outbox_bytes_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let engine = crate::engine::Options::default();
+        Self {
+            connect_timeout: Duration::from_secs(45),
+            max_payload: engine.max_payload,
+            outbox_bytes_max: engine.outbox_bytes_max,
+        }
+    }
 }
 
 /// The way to the hubs of other shards and hosts. Nothing here waits for another shard.
