@@ -9,11 +9,12 @@ mod body;
 mod head;
 mod query;
 mod response;
+mod syntax;
 
 pub use body::{Body, BodyDecoder};
 pub use head::{Field, Framing, HEAD_BYTES_MAX, HeadReader, Method, RequestHead};
 pub use query::{Query, Unique, percent_decode};
-pub use response::{Response, reason_phrase};
+pub use response::{Context, Response, http_date, reason_phrase};
 
 /// Why a request cannot be served. The answer is its status, and the connection ends with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
