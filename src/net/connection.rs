@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,6 +14,7 @@ use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use glommio::net::TcpStream;
 
 use super::Shard;
+use crate::wire::http::Framing;
 
 /// Bytes kept of what a client sends before its earlier requests are answered.
 pub const PIPELINE_BYTES_MAX: usize = 32 * 1024;
@@ -46,6 +47,10 @@ pub struct Connection {
     buffer: BytesMut,
     peer: SocketAddr,
     open: Open,
+    /// The current request has a body that was not read to its end.
+    body: bool,
+    /// The connection ends with the current answer.
+    ending: bool,
 }
 
 /// Counts a connection as long as it lives.
@@ -54,6 +59,9 @@ struct Open(Rc<Shard>);
 impl Open {
     fn new(shard: Rc<Shard>) -> Self {
         shard.open.set(shard.open.get() + 1);
+        if let Some(process) = shard.process.get() {
+            process.opened();
+        }
         shard.metrics.connections.increment(1.0);
         Self(shard)
     }
@@ -62,6 +70,9 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
+        if let Some(process) = self.0.process.get() {
+            process.closed();
+        }
         self.0.metrics.connections.decrement(1.0);
     }
 }
@@ -75,6 +86,33 @@ impl Connection {
             buffer,
             peer,
             open: Open::new(shard),
+            body: false,
+            ending: false,
+        }
+    }
+
+    /// Begins a request whose body is framed so, or notes that its body was read.
+    pub(super) fn begin(&mut self, framing: Framing) {
+        self.body = framing != Framing::Length(0);
+    }
+
+    pub(super) fn has_body(&self) -> bool {
+        self.body
+    }
+
+    /// Notes that the connection ends with the current answer.
+    pub(super) fn end(&mut self) {
+        self.ending = true;
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending
+    }
+
+    /// Gives back the memory of a buffer that holds nothing.
+    pub(super) fn trim(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
         }
     }
 
@@ -110,13 +148,6 @@ impl Connection {
     /// The stream, for reads and writes that this type does not know. The buffer's bytes come first.
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
-    }
-
-    /// The descriptor and the bytes read, for another shard.
-    pub(super) fn into_parts(self) -> io::Result<(OwnedFd, BytesMut, SocketAddr)> {
-        // A duplicate, since the stream keeps its own until it is dropped here.
-        let fd = self.fd().try_clone_to_owned()?;
-        Ok((fd, self.buffer, self.peer))
     }
 
     /// Reads what has come into the buffer. `Ok(0)` is the end of the stream.

@@ -1,7 +1,220 @@
 //! One connection's requests: read, route, answer, keep alive.
+//!
+//! Requests are answered one after the other in their order, so a client that pipelines waits in the
+//! connection's bounded buffer and then in its own TCP window. Nothing is read while an answer is
+//! being written. Each step has its own deadline, which single bytes do not push back.
 
-use super::{Closed, Connection, Response};
-use crate::wire::http::RequestHead;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::connection::WRITE_TIMEOUT;
+use super::routing::{self, Route};
+use super::{Closed, Connection, Mount, Request, Response, Shard, handoff, polling, websocket};
+use crate::engine::Transport;
+use crate::wire::http::{
+    Body, BodyDecoder, Context, Framing, HeadReader, HttpError, Method, RequestHead,
+};
+
+/// From a connection's begin to the first byte of its first request.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between an answer and the first byte of the next request.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// From the first byte of a head to its last.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the end of a head to the last byte of its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// After this time a body must have come at [`BODY_BYTES_PER_SECOND`] or faster.
+const BODY_GRACE: Duration = Duration::from_secs(5);
+const BODY_BYTES_PER_SECOND: u64 = 500;
+
+const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+
+/// Serves a connection until it ends, moves to another shard or becomes a WebSocket.
+pub(super) async fn serve(connection: Connection) {
+    let mut connection = connection;
+    let mut idle = FIRST_BYTE_TIMEOUT;
+    loop {
+        let head = match read_head(&mut connection, idle).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return,
+            Err(error) => return Box::pin(refuse(connection, error)).await,
+        };
+        // Boxed, so that an idle connection does not keep the memory of its busiest moment.
+        match Box::pin(answer(connection, head)).await {
+            Some(kept) => connection = kept,
+            None => return,
+        }
+        connection.trim();
+        idle = KEEP_ALIVE_TIMEOUT;
+    }
+}
+
+/// The next request's head; `None` when none comes.
+async fn read_head(
+    connection: &mut Connection,
+    idle: Duration,
+) -> Result<Option<RequestHead>, HttpError> {
+    let mut reader = HeadReader::default();
+    let mut deadline = Instant::now() + idle;
+    let mut begun = false;
+    loop {
+        if !connection.buffer().is_empty() {
+            if !begun {
+                begun = true;
+                deadline = Instant::now() + HEAD_TIMEOUT;
+            }
+            if let Some(head) = reader.read(connection.buffer())? {
+                return Ok(Some(head));
+            }
+        }
+        match connection.fill(deadline).await {
+            Ok(1..) => {}
+            Err(Closed::TimedOut) if begun => return Err(HttpError::TimedOut),
+            Ok(0) | Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// Answers what is no request, and ends the connection.
+async fn refuse(mut connection: Connection, error: HttpError) {
+    let shard = Rc::clone(connection.shard());
+    let _busy = shard.busy();
+    let response = refusal(error);
+    shard
+        .metrics
+        .http_requests
+        .increment(class(response.status));
+    let common = shard.common_fields(true);
+    let bytes = response.encode(Context {
+        http_1_0: false,
+        head_only: false,
+        close: true,
+        common: &common,
+    });
+    if connection.write_all(&bytes).await.is_ok() {
+        connection.linger().await;
+    }
+}
+
+fn refusal(error: HttpError) -> Response {
+    let code = match error {
+        HttpError::TimedOut => "timeout",
+        _ => "invalid_payload",
+    };
+    Response::error(error.status(), code, &error.to_string()).closing()
+}
+
+/// Answers one request. `None`: the connection has ended, or belongs to somebody else now.
+async fn answer(mut connection: Connection, head: RequestHead) -> Option<Connection> {
+    let shard = Rc::clone(connection.shard());
+    let busy = shard.busy();
+    connection.begin(head.framing());
+    let mount = shard.site.mounts.iter();
+    let mount = mount.filter(|mount| head.path().starts_with(&*mount.path));
+    let result = match (head.method(), mount.last()) {
+        (Method::Trace | Method::Connect | Method::Unknown, _) => {
+            let response = unknown_method(head.method());
+            connection.respond(&head, response).await
+        }
+        (Method::Options, _) if shard.site.cors.is_on() => {
+            let response = shard.site.cors.preflight(&head);
+            connection.respond(&head, response).await
+        }
+        (_, Some(mount)) => match routing::route(&shard, mount, connection.peer(), &head) {
+            Route::Elsewhere(target) => {
+                let kept = handoff::send(connection, head, target).await?;
+                return finish(kept, Ok(())).await;
+            }
+            Route::WebSocket(start, accept) => {
+                let mount = Rc::clone(mount);
+                return tunnel(connection, mount, &head, start, accept).await;
+            }
+            Route::Refuse(response) => connection.respond(&head, response).await,
+            Route::Open(handshake) => {
+                let key = mount.engine.open(Transport::Polling, *handshake);
+                polling::get(&mut connection, mount, key, &head).await
+            }
+            Route::Get(key) => polling::get(&mut connection, mount, key, &head).await,
+            Route::Post(key) => polling::post(&mut connection, mount, key, &head).await,
+        },
+        (_, None) => plain(&mut connection, &shard, &head).await,
+    };
+    let kept = finish(connection, result).await;
+    drop(busy);
+    kept
+}
+
+/// A request outside the mounts.
+async fn plain(
+    connection: &mut Connection,
+    shard: &Shard,
+    head: &RequestHead,
+) -> Result<(), Closed> {
+    let body = connection
+        .read_body(head, shard.options.body_bytes_max)
+        .await?;
+    let request = Request {
+        head: head.clone(),
+        body: body.into(),
+        peer: connection.peer(),
+    };
+    let response = (shard.site.respond)(request).await;
+    connection.respond(head, response).await
+}
+
+/// Ends the connection when it has to end.
+async fn finish(connection: Connection, result: Result<(), Closed>) -> Option<Connection> {
+    match result {
+        Ok(()) if !connection.is_ending() => Some(connection),
+        Ok(()) | Err(Closed::Refused) => {
+            connection.linger().await;
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+fn unknown_method(method: Method) -> Response {
+    let response = match method {
+        Method::Unknown => Response::error(501, "method_not_allowed", "unknown method"),
+        _ => Response::error(405, "method_not_allowed", "this method is not served"),
+    };
+    response.field("Allow", METHODS).closing()
+}
+
+/// Answers an opening handshake and gives the connection away, to a task of its own: the one of the
+/// HTTP connection ends, and its memory with it.
+async fn tunnel(
+    mut connection: Connection,
+    mount: Rc<Mount>,
+    head: &RequestHead,
+    start: websocket::Start,
+    accept: String,
+) -> Option<Connection> {
+    let response = Response::new(101)
+        .field("Upgrade", "websocket")
+        .field("Connection", "Upgrade")
+        .field("Sec-WebSocket-Accept", accept);
+    connection.respond(head, response).await.ok()?;
+    connection.trim();
+    let busy = connection.shard().busy();
+    glommio::spawn_local(async move {
+        websocket::drive(connection, mount, start).await;
+        drop(busy);
+    })
+    .detach();
+    None
+}
+
+fn class(status: u16) -> &'static str {
+    match status {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
 
 impl Connection {
     /// Answers a request, with the fields that every answer has. The answer to HEAD loses its body.
@@ -10,7 +223,32 @@ impl Connection {
         request: &RequestHead,
         response: Response,
     ) -> Result<(), Closed> {
-        todo!()
+        let bytes = self.encode(request, response);
+        self.write_all(&bytes).await
+    }
+
+    fn encode(&mut self, request: &RequestHead, mut response: Response) -> Vec<u8> {
+        let shard = Rc::clone(self.shard());
+        shard
+            .metrics
+            .http_requests
+            .increment(class(response.status));
+        shard.site.cors.mark(request, &mut response);
+        super::compress::compress(request, &mut response);
+        // What was not read of this request must never be taken for the next one.
+        let close =
+            response.close || !request.keep_alive() || self.has_body() || shard.is_draining();
+        if close {
+            self.end();
+        }
+        let own_policy = response.fields.iter().any(|(name, _)| *name == POLICY);
+        let common = shard.common_fields(!own_policy);
+        response.encode(Context {
+            http_1_0: request.is_http_1_0(),
+            head_only: request.method() == Method::Head,
+            close,
+            common: &common,
+        })
     }
 
     /// Reads the request's whole body, of at most `max` bytes. When it cannot be had, the refusal is
@@ -20,6 +258,94 @@ impl Connection {
         request: &RequestHead,
         max: usize,
     ) -> Result<Vec<u8>, Closed> {
-        todo!()
+        if request.framing() == Framing::Length(0) {
+            return Ok(Vec::new());
+        }
+        let error = match self.take_body(request, max).await? {
+            Ok(body) => return Ok(body),
+            Err(error) => error,
+        };
+        self.respond(request, refusal(error)).await?;
+        Err(match error {
+            HttpError::TimedOut => Closed::TimedOut,
+            _ => Closed::Refused,
+        })
+    }
+
+    async fn take_body(
+        &mut self,
+        request: &RequestHead,
+        max: usize,
+    ) -> Result<Result<Vec<u8>, HttpError>, Closed> {
+        let mut decoder = match BodyDecoder::new(request.framing(), max) {
+            Ok(decoder) => decoder,
+            Err(error) => return Ok(Err(error)),
+        };
+        let waits = request.lists("Expect", "100-continue") && !request.is_http_1_0();
+        if waits && self.buffer().is_empty() {
+            self.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        }
+        let begin = Instant::now();
+        let mut body = Vec::new();
+        loop {
+            match decoder.decode(self.buffer(), &mut body) {
+                Ok(Body::Partial) => {}
+                Ok(Body::Complete) => {
+                    self.begin(Framing::Length(0));
+                    return Ok(Ok(body));
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+            match self.fill(body_deadline(begin, body.len())).await {
+                Ok(0) => return Err(Closed::ByPeer),
+                Ok(_) => {}
+                Err(Closed::TimedOut) => return Ok(Err(HttpError::TimedOut)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// When a body that began to come at `begin` is too late, or was too slow so far.
+fn body_deadline(begin: Instant, received: usize) -> Instant {
+    let received = u64::try_from(received).unwrap_or(u64::MAX);
+    let paid = Duration::from_millis(received.saturating_mul(1000) / BODY_BYTES_PER_SECOND);
+    begin + paid.clamp(BODY_GRACE, BODY_TIMEOUT)
+}
+
+const _: () = assert!(WRITE_TIMEOUT.as_secs() >= 10, "slow readers exist");
+
+/// The name of the field that a page may replace.
+const POLICY: &str = "Content-Security-Policy";
+
+/// What every answer carries beside its policy (reliability: the fields of an API).
+pub(super) const SECURITY_FIELDS: &str = "Cross-Origin-Opener-Policy: same-origin\r\n\
+Cross-Origin-Resource-Policy: same-origin\r\n\
+Origin-Agent-Cluster: ?1\r\n\
+Referrer-Policy: no-referrer\r\n\
+Strict-Transport-Security: max-age=31536000; includeSubDomains\r\n\
+X-Content-Type-Options: nosniff\r\n\
+X-DNS-Prefetch-Control: off\r\n\
+X-Download-Options: noopen\r\n\
+X-Frame-Options: SAMEORIGIN\r\n\
+X-Permitted-Cross-Domain-Policies: none\r\n\
+X-XSS-Protection: 0\r\n";
+
+/// The policy of answers that are no pages.
+pub(super) const POLICY_FIELD: &str =
+    "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_body_is_cut_off_and_a_steady_one_has_its_time() {
+        let begin = Instant::now();
+        let after = |received| body_deadline(begin, received) - begin;
+        assert_eq!(after(0), BODY_GRACE);
+        assert_eq!(after(2_500), BODY_GRACE);
+        assert_eq!(after(5_000), Duration::from_secs(10));
+        assert_eq!(after(1_000_000), BODY_TIMEOUT);
     }
 }

@@ -5,9 +5,11 @@
 //! request below a [`Mount`] belongs to an Engine.IO session ([`routing`]); every other one goes to
 //! [`Site::respond`]. What the sessions carry is not known here.
 
+mod compress;
 pub mod connection;
 pub mod cors;
 pub mod deadline;
+mod drain;
 pub mod flush;
 pub mod frames;
 pub mod handoff;
@@ -20,9 +22,10 @@ pub mod websocket;
 #[cfg(test)]
 mod websocket_tests;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,8 +34,8 @@ use futures_util::future::LocalBoxFuture;
 use crate::engine::{Engine, Handshake};
 use crate::env::Env;
 use crate::metrics::Metrics;
-use crate::wire::http::RequestHead;
 pub use crate::wire::http::Response;
+use crate::wire::http::{RequestHead, http_date};
 pub use connection::{Closed, Connection};
 pub use cors::Cors;
 pub use deadline::Deadlines;
@@ -137,6 +140,27 @@ pub struct Shard {
     /// Whether anything was read or written since the last tick.
     active: Cell<bool>,
     open: Cell<usize>,
+    /// Requests being answered, and WebSockets.
+    busy: Cell<usize>,
+    process: OnceCell<Arc<Process>>,
+    common: RefCell<CommonFields>,
+}
+
+/// The field lines of every answer, made once a second because of the date in them.
+#[derive(Default)]
+struct CommonFields {
+    second: u64,
+    plain: Rc<str>,
+    with_policy: Rc<str>,
+}
+
+/// Counts a request or a WebSocket as long as it lives.
+struct Busy(Rc<Shard>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get() - 1);
+    }
 }
 
 /// Bytes that one read takes at most.
@@ -163,6 +187,9 @@ impl Shard {
             draining: Cell::new(false),
             active: Cell::new(false),
             open: Cell::new(0),
+            busy: Cell::new(0),
+            process: OnceCell::new(),
+            common: RefCell::default(),
         })
     }
 
@@ -205,6 +232,29 @@ impl Shard {
     /// Tells the tick that something happens, so that it comes every 10 ms.
     pub fn mark_active(&self) {
         self.active.set(true);
+    }
+
+    fn busy(self: &Rc<Self>) -> Busy {
+        self.busy.set(self.busy.get() + 1);
+        Busy(Rc::clone(self))
+    }
+
+    /// The field lines that every answer has.
+    fn common_fields(&self, with_policy: bool) -> Rc<str> {
+        let second = self.env.wall_ms() / 1000;
+        let mut common = self.common.borrow_mut();
+        if common.second != second {
+            let date = http_date(second);
+            let plain = format!("Date: {date}\r\n{}", http::SECURITY_FIELDS);
+            common.second = second;
+            common.with_policy = format!("{}{plain}", http::POLICY_FIELD).into();
+            common.plain = plain.into();
+        }
+        Rc::clone(if with_policy {
+            &common.with_policy
+        } else {
+            &common.plain
+        })
     }
 
     /// How many connections are open.

@@ -2,17 +2,40 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use super::Shard;
+use bytes::BytesMut;
+use glommio::net::TcpListener;
+use glommio::timer::Timer;
+use socket2::{Domain, Protocol, Socket, Type};
 
-/// Descriptors kept for what is no connection: rings, files, the store, a connection on its way
-/// between two shards.
+use super::drain::Drain;
+use super::{Connection, Shard, flush, handoff, http};
+
+/// Descriptors kept for what is no connection: files, the store, connections on their way between
+/// two shards.
 pub const DESCRIPTORS_RESERVED: usize = 64;
+/// Descriptors that each shard's executor and its rings need.
+const DESCRIPTORS_OF_A_SHARD: usize = 16;
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 4096;
+/// How long no connection is accepted after the system had no descriptor or memory for one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Connections accepted before others get their turn.
+const ACCEPTS_AT_ONCE: usize = 16;
+
+/// The longest time between two ticks while anything happens: it also bounds how long the executor
+/// can sleep on work that became ready while it was about to park.
+pub const TICK_BUSY: Duration = Duration::from_millis(10);
+/// The longest time between two ticks of an idle shard.
+pub const TICK_IDLE: Duration = Duration::from_millis(100);
+/// A shard is idle when nothing has happened for so long.
+const IDLE_AFTER: Duration = Duration::from_millis(100);
+const TICK_SHORTEST: Duration = Duration::from_millis(1);
 
 /// What the whole process shares: the signal to drain, and the bound of its descriptors.
 #[derive(Debug)]
@@ -21,12 +44,14 @@ pub struct Process {
     pub draining: AtomicBool,
     /// Connections of all shards.
     connections: AtomicUsize,
-    /// How many connections all shards may have: the limit of descriptors less a reserve.
-    connections_max: usize,
+    /// Descriptors that are not for connections.
+    reserved: AtomicUsize,
+    /// The limit of open descriptors.
+    descriptors: usize,
 }
 
 impl Process {
-    /// The bound is the process's limit of open descriptors less [`DESCRIPTORS_RESERVED`].
+    /// The bound is the process's limit of open descriptors less a reserve.
     #[must_use]
     pub fn new() -> Arc<Self> {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -34,18 +59,48 @@ impl Process {
         Arc::new(Self {
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
-            connections_max: limit
-                .unwrap_or(usize::MAX)
-                .saturating_sub(DESCRIPTORS_RESERVED)
-                .max(1),
+            reserved: AtomicUsize::new(DESCRIPTORS_RESERVED),
+            descriptors: limit.unwrap_or(usize::MAX),
         })
+    }
+
+    pub(super) fn opened(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn closed(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether one more connection would touch the reserve.
+    fn is_full(&self) -> bool {
+        let used = self.connections.load(Ordering::Relaxed) + self.reserved.load(Ordering::Relaxed);
+        used >= self.descriptors
     }
 }
 
-/// A listening socket on `address` that other shards can share (`SO_REUSEPORT`), backlog 4096.
-/// Port 0 takes a free one.
+/// A listening socket on `address` that other shards can share (`SO_REUSEPORT`). Port 0 takes a free
+/// one. Connections inherit that small packets are sent at once.
 pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
-    todo!()
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_port(true)?;
+    // A restarted server need not wait for the connections of the one before.
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn listener(fd: OwnedFd) -> TcpListener {
+    #[expect(
+        unsafe_code,
+        reason = "glommio makes a listener of an existing socket only so; the descriptor is owned and handed over whole"
+    )]
+    unsafe {
+        TcpListener::from_raw_fd(fd.into_raw_fd())
+    }
 }
 
 /// Serves until the process drains and every session has left, or the drain's time is over.
@@ -55,9 +110,111 @@ pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
 /// here, so it is for what stands above: the hub, the watchdog's stamp.
 pub async fn run(
     shard: Rc<Shard>,
-    listener: OwnedFd,
+    listener_fd: OwnedFd,
     process: Arc<Process>,
-    tick: Box<dyn FnMut(Instant) -> Option<Instant>>,
+    mut tick: Box<dyn FnMut(Instant) -> Option<Instant>>,
 ) {
-    todo!()
+    process
+        .reserved
+        .fetch_add(DESCRIPTORS_OF_A_SHARD, Ordering::Relaxed);
+    assert!(
+        shard.process.set(Arc::clone(&process)).is_ok(),
+        "a shard runs once"
+    );
+    for mount in &shard.site.mounts {
+        glommio::spawn_local(flush::run(Rc::clone(&shard), Rc::clone(mount))).detach();
+    }
+    glommio::spawn_local(handoff::adopt(Rc::clone(&shard))).detach();
+    let accepting = accept(
+        Rc::clone(&shard),
+        listener(listener_fd),
+        Arc::clone(&process),
+    );
+    let accepting = glommio::spawn_local(accepting);
+
+    let mut last_active = Instant::now();
+    let mut drain: Option<Drain> = None;
+    loop {
+        let now = Instant::now();
+        if shard.active.replace(false) {
+            last_active = now;
+        }
+        let above = tick(now);
+        shard.deadlines.fire(now);
+        let engines = shard.site.mounts.iter().map(|mount| {
+            mount.engine.tick();
+            mount.engine.next_deadline()
+        });
+        let next = engines
+            .flatten()
+            .chain(above)
+            .chain(shard.deadlines.next())
+            .min();
+        if process.draining.load(Ordering::Acquire) {
+            let drain = drain.get_or_insert_with(|| Drain::new(&shard, now));
+            if drain.tick(&shard, now) {
+                break;
+            }
+            last_active = now;
+        }
+        let longest = if now - last_active < IDLE_AFTER {
+            TICK_BUSY
+        } else {
+            TICK_IDLE
+        };
+        let sleep = next.map_or(longest, |next| {
+            next.saturating_duration_since(now).min(longest)
+        });
+        Timer::new(sleep.max(TICK_SHORTEST)).await;
+    }
+    // The listener closes last: whoever came until now was answered.
+    accepting.cancel().await;
+}
+
+async fn accept(shard: Rc<Shard>, listener: TcpListener, process: Arc<Process>) {
+    let mut count: usize = 0;
+    loop {
+        if process.is_full() {
+            // The kernel's queue holds who comes; those who are here are served.
+            shard.metrics.connections_refused.increment("descriptors");
+            shard.deadlines.reach(Instant::now() + ACCEPT_PAUSE).await;
+            continue;
+        }
+        // The accepted descriptor becomes a stream before anything else can happen: dropped
+        // earlier, it would never be closed.
+        match listener.accept().await {
+            Ok(stream) => {
+                shard.mark_active();
+                shard.metrics.connections_accepted.increment(1);
+                // Fails when the peer has left already.
+                if let Ok(peer) = stream.peer_addr() {
+                    let connection =
+                        Connection::new(Rc::clone(&shard), stream, peer, BytesMut::new());
+                    glommio::spawn_local(http::serve(connection)).detach();
+                }
+            }
+            Err(error) => {
+                if !is_of_the_peer(&error.into()) {
+                    // Out of descriptors or memory: trying again at once would only burn the core.
+                    shard.metrics.connections_refused.increment("system");
+                    shard.deadlines.reach(Instant::now() + ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        count += 1;
+        if count % ACCEPTS_AT_ONCE == 0 {
+            glommio::executor().yield_task_queue_now().await;
+        }
+    }
+}
+
+/// Whether an accept failed because of the one connection that it would have brought.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::WouldBlock
+    )
 }

@@ -257,6 +257,12 @@ fn split_target(method: Method, target: &str) -> Result<(&str, &str), HttpError>
 }
 
 impl RequestHead {
+    /// The head as it came, from its request line to its empty line.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.raw
+    }
+
     /// The method.
     #[must_use]
     pub fn method(&self) -> Method {
