@@ -7,7 +7,7 @@
 //! Every case runs against the `conformance` example (`tests/conformance/server.rs`), once with one
 //! shard and once with four. Where a case differs from the Node server on purpose, a comment that
 //! begins with "Node:" says how. `CONFORMANCE_SERVER=<program>` runs the cases against another server
-//! with the same settings; `PROTOCOL_LONG=1` adds the long loops.
+//! with the same settings; `TESTS_LONG=1` adds the long loops.
 //!
 //! Reading order: `server` starts the servers, `http`, `websocket` and `peer` are the clients, the
 //! rest are the cases.

@@ -106,5 +106,5 @@ pub(crate) fn program() -> PathBuf {
 
 /// Whether the long loops are asked for.
 pub(crate) fn long() -> bool {
-    std::env::var_os("PROTOCOL_LONG").is_some()
+    std::env::var_os("TESTS_LONG").is_some_and(|value| value == "1")
 }

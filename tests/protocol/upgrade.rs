@@ -385,7 +385,7 @@ fn answer_pings(session: &mut Polling, last: &mut Instant) -> bool {
     true
 }
 
-/// 300 upgrades (10,000 with `PROTOCOL_LONG`) while messages go both ways: each arrives once and in
+/// 300 upgrades (10,000 with `TESTS_LONG=1`) while messages go both ways: each arrives once and in
 /// its order, whichever way it takes.
 fn traffic_in_both_directions(server: &'static Server) {
     let rounds = if long() { 10_000 } else { 300 };
