@@ -44,8 +44,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// A listener cannot be opened.
-    #[error("cannot listen on {0}: {1}.\nIs another server running there? Choose another PORT.")]
-    Listen(SocketAddr, io::Error),
+    #[error("cannot listen on {address}: {error}.\n{}", listen_advice(error))]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
     /// The metrics listener cannot be opened.
     #[error("cannot serve metrics on {0}: {1}.\nChoose another METRICS_ADDR, or none.")]
     Metrics(SocketAddr, io::Error),
@@ -64,6 +69,19 @@ pub enum ServerError {
     /// The shards did not begin to tick.
     #[error("the shards did not start within 10 s")]
     Slow,
+}
+
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "Another program listens there: stop it, or choose another PORT."
+        }
+        io::ErrorKind::AddrNotAvailable => "This machine does not have that address: see HOST.",
+        io::ErrorKind::PermissionDenied => {
+            "Ports below 1024 need a right (CAP_NET_BIND_SERVICE): choose another PORT."
+        }
+        _ => "See HOST and PORT.",
+    }
 }
 
 /// The process's one store, before each shard takes its handle.
@@ -151,7 +169,7 @@ pub fn run(config: Config, auth: AuthOptions) -> Result<(), ServerError> {
 
 /// The listeners of all shards, on one address.
 fn listen(address: SocketAddr, shards: usize) -> Result<(Vec<OwnedFd>, SocketAddr), ServerError> {
-    let fail = |error| ServerError::Listen(address, error);
+    let fail = |error| ServerError::Listen { address, error };
     // SO_REUSEPORT would let a second server of the same user share the port unseen.
     if address.port() != 0 {
         TcpListener::bind(address).map_err(fail)?;

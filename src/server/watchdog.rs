@@ -18,6 +18,12 @@ const STEP: Duration = Duration::from_millis(250);
 
 /// Starts the watchdog's thread. `give_up` is called when a shard has stood still for too long.
 pub fn start(status: Arc<Status>, give_up: impl Fn(usize) + Send + 'static) -> std::io::Result<()> {
+    for shard in 0..status.shards() {
+        // So that both are there to be watched before anything has happened.
+        let label = shard.to_string();
+        metrics::gauge!(SHARD_STALLED, "shard" => label.clone()).set(0);
+        metrics::counter!(SHARD_STALLS, "shard" => label).increment(0);
+    }
     let name = "watchdog".to_owned();
     std::thread::Builder::new().name(name).spawn(move || {
         let mut watch = vec![Watched::default(); status.shards()];
