@@ -91,6 +91,7 @@ pub(super) async fn serve(parts: Parts) {
         drain: parts.config.drain,
         ..net::Options::default()
     };
+    let status = parts.status.clone();
     let mut pulse = Pulse {
         shard: index,
         status: parts.status,
@@ -106,6 +107,7 @@ pub(super) async fn serve(parts: Parts) {
     let shard = net::Shard::new(env, options, site, metrics, parts.handoffs);
     let tick = Box::new(move |now| pulse.tick(now));
     net::run(shard, parts.listener, parts.process, tick).await;
+    status.ended(index);
     finish_sends(&chat).await;
 }
 

@@ -17,7 +17,7 @@ pub struct Status {
     start: Instant,
     store_kind: &'static str,
     bus_kind: &'static str,
-    /// Milliseconds since `start` at each shard's last tick; 0: not yet.
+    /// Milliseconds since `start` at each shard's last tick; 0: not yet, or no more.
     ticks: Vec<AtomicU64>,
     stalled: Vec<AtomicBool>,
     draining: AtomicBool,
@@ -56,7 +56,12 @@ impl Status {
         self.ticks[shard].store(since.max(1), Ordering::Relaxed);
     }
 
-    /// A number that changes with each tick of a shard; 0 before the first.
+    /// Says that a shard has done its work: it ticks no more, and nobody waits for it.
+    pub fn ended(&self, shard: usize) {
+        self.ticks[shard].store(0, Ordering::Relaxed);
+    }
+
+    /// A number that changes with each tick of a shard; 0 before the first and after the last.
     #[must_use]
     pub fn last_tick(&self, shard: usize) -> u64 {
         self.ticks[shard].load(Ordering::Relaxed)
