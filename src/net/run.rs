@@ -108,6 +108,9 @@ fn listener(fd: OwnedFd) -> TcpListener {
 /// `tick` is called at most 10 ms apart while anything happens, else at most 100 ms, or when the
 /// deadline that it returned has come. Dirty sessions and the engines' deadlines are driven from
 /// here, so it is for what stands above: the hub, the watchdog's stamp.
+///
+/// # Panics
+/// When the shard runs already.
 pub async fn run(
     shard: Rc<Shard>,
     listener_fd: OwnedFd,
@@ -125,11 +128,10 @@ pub async fn run(
         glommio::spawn_local(flush::run(Rc::clone(&shard), Rc::clone(mount))).detach();
     }
     glommio::spawn_local(handoff::adopt(Rc::clone(&shard))).detach();
-    let accepting = accept(
-        Rc::clone(&shard),
-        listener(listener_fd),
-        Arc::clone(&process),
-    );
+    // A second handle: the listener itself belongs to the task that accepts.
+    let closing = listener_fd.try_clone();
+    let listener = listener(listener_fd);
+    let accepting = accept(Rc::clone(&shard), listener, Arc::clone(&process));
     let accepting = glommio::spawn_local(accepting);
 
     let mut last_active = Instant::now();
@@ -167,7 +169,11 @@ pub async fn run(
         });
         Timer::new(sleep.max(TICK_SHORTEST)).await;
     }
-    // The listener closes last: whoever came until now was answered.
+    // The listener closes last: whoever came until now was answered. An accept in flight would keep
+    // it open for as long as the ring lives, so it is shut down first.
+    if let Ok(listener) = closing {
+        let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+    }
     accepting.cancel().await;
 }
 
@@ -202,7 +208,7 @@ async fn accept(shard: Rc<Shard>, listener: TcpListener, process: Arc<Process>) 
             }
         }
         count += 1;
-        if count % ACCEPTS_AT_ONCE == 0 {
+        if count.is_multiple_of(ACCEPTS_AT_ONCE) {
             glommio::executor().yield_task_queue_now().await;
         }
     }

@@ -5,9 +5,9 @@ use bytes::{Buf, BytesMut};
 use super::{Framing, HttpError, syntax};
 
 /// Bytes of a chunk's size line, its extension and CRLF included.
-pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Bytes of a trailer section.
-pub const TRAILERS_BYTES_MAX: usize = 8 * 1024;
+const TRAILERS_BYTES_MAX: usize = 8 * 1024;
 
 /// What a [`BodyDecoder`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,13 +174,10 @@ mod tests {
 
     use super::*;
 
+    type Fed = Result<Option<(Vec<u8>, Vec<u8>)>, HttpError>;
+
     /// The body, and what is left of the input, when it comes in pieces of `step` bytes.
-    fn feed(
-        framing: Framing,
-        max: usize,
-        input: &[u8],
-        step: usize,
-    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, HttpError> {
+    fn feed(framing: Framing, max: usize, input: &[u8], step: usize) -> Fed {
         let mut decoder = BodyDecoder::new(framing, max)?;
         let (mut buffer, mut body) = (BytesMut::new(), Vec::new());
         let mut complete = decoder.decode(&mut buffer, &mut body)? == Body::Complete;

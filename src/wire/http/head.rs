@@ -8,13 +8,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::{HttpError, Query, syntax};
 
 /// Bytes of a request line, its CRLF included.
-pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
+const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a head's field lines.
-pub const FIELDS_BYTES_MAX: usize = 16 * 1024;
+const FIELDS_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a whole head.
 pub const HEAD_BYTES_MAX: usize = REQUEST_LINE_BYTES_MAX + FIELDS_BYTES_MAX;
 /// Field lines of a head.
-pub const FIELD_LINES_MAX: usize = 100;
+const FIELD_LINES_MAX: usize = 100;
 
 /// A request method. RFC 9110 section 9, and PATCH (RFC 5789).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -242,7 +242,7 @@ fn split_target(method: Method, target: &str) -> Result<(&str, &str), HttpError>
             }
             let rest = &target[scheme.len() + 3..];
             let end = rest.find(['/', '?']).unwrap_or(rest.len());
-            if !syntax::is_host(rest[..end].as_bytes()) {
+            if !syntax::is_host(&rest.as_bytes()[..end]) {
                 return Err(HttpError::Target);
             }
             &rest[end..]

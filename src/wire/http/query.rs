@@ -65,11 +65,13 @@ pub fn percent_decode(text: &str) -> Cow<'_, str> {
     while let Some((&first, after)) = rest.split_first() {
         rest = after;
         match (first, after) {
-            (b'%', [high, low, ..]) if hex(*high).is_some() && hex(*low).is_some() => {
-                let digits = hex(*high).zip(hex(*low)).expect("both were checked");
-                bytes.push(digits.0 << 4 | digits.1);
-                rest = &after[2..];
-            }
+            (b'%', [high, low, more @ ..]) => match hex(*high).zip(hex(*low)) {
+                Some((high, low)) => {
+                    bytes.push(high << 4 | low);
+                    rest = more;
+                }
+                None => bytes.push(first),
+            },
             (b'+', _) => bytes.push(b' '),
             _ => bytes.push(first),
         }

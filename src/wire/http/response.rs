@@ -133,6 +133,9 @@ impl Response {
 }
 
 /// A time as the Date field has it (RFC 9110 section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`.
+///
+/// # Panics
+/// Never: a day of the week is below 7.
 #[must_use]
 pub fn http_date(seconds_since_1970: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
@@ -140,7 +143,8 @@ pub fn http_date(seconds_since_1970: u64) -> String {
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];
     let (days, second) = (seconds_since_1970 / 86_400, seconds_since_1970 % 86_400);
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let divisible = u64::is_multiple_of;
+    let leap = |year: u64| divisible(year, 4) && (!divisible(year, 100) || divisible(year, 400));
     let (mut year, mut day) = (1970, days);
     while day >= 365 + u64::from(leap(year)) {
         day -= 365 + u64::from(leap(year));
