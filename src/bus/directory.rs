@@ -1,23 +1,97 @@
 //! Who is where in this process: the shards of each room, and the users in it.
+//!
+//! Rooms live in a slab that all shards share. A shard keeps the keys of the rooms it has members of,
+//! so publishing to one of them reads one atomic and takes no lock. Names are resolved under a lock
+//! only at a shard's first join, at its last leave, and for rooms it has no members of. An entry that
+//! has neither shards nor users is gone, whatever its name was.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sharded_slab::Slab;
+
+/// Shards that a set of shards can hold.
+pub const SHARDS_MAX: u8 = 64;
+
+/// Keys of rooms, by namespace and name.
+type Names = BTreeMap<Box<str>, BTreeMap<Box<str>, usize>>;
 
 /// One for the process.
+#[derive(Debug)]
+pub struct Directory {
+    rooms: Slab<Room>,
+    names: Mutex<Names>,
+    /// The last version given to a change of a user's presence. One for all rooms, so that it grows
+    /// even when a room's entry goes and comes again.
+    version: AtomicU64,
+}
+
 #[derive(Debug, Default)]
-pub struct Directory {}
+struct Room {
+    /// A bit for each shard that has members.
+    shards: AtomicU64,
+    /// How many sockets each user has in the room.
+    users: Mutex<BTreeMap<Box<str>, u32>>,
+}
+
+impl Room {
+    fn is_unused(&self) -> bool {
+        self.shards.load(Ordering::SeqCst) == 0 && lock(&self.users).is_empty()
+    }
+}
+
+/// No code panics while it holds one of these locks; and if it did, the process would end.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Directory {
     /// An empty one.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        todo!()
+        Arc::new(Self {
+            rooms: Slab::new(),
+            names: Mutex::default(),
+            version: AtomicU64::new(0),
+        })
     }
 
     /// How many rooms are known.
     #[must_use]
     pub fn rooms(&self) -> usize {
-        todo!()
+        lock(&self.names).values().map(BTreeMap::len).sum()
+    }
+
+    /// Uses a room's entry while nobody may remove it; makes one if there is none.
+    fn with_room<R>(&self, namespace: &str, room: &str, step: impl FnOnce(usize, &Room) -> R) -> R {
+        let mut names = lock(&self.names);
+        let of_namespace = match names.get_mut(namespace) {
+            Some(of_namespace) => of_namespace,
+            None => names.entry(namespace.into()).or_default(),
+        };
+        let key = if let Some(key) = of_namespace.get(room) {
+            *key
+        } else {
+            let key = self.rooms.insert(Room::default());
+            let key = key.expect("a slab holds more rooms than memory does");
+            of_namespace.insert(room.into(), key);
+            key
+        };
+        let entry = self.rooms.get(key).expect("a named room is in the slab");
+        let result = step(key, &entry);
+        let is_unused = entry.is_unused();
+        drop(entry);
+        if is_unused {
+            of_namespace.remove(room);
+            self.rooms.remove(key);
+            if of_namespace.is_empty() {
+                names.remove(namespace);
+            }
+        }
+        result
     }
 }
 
@@ -33,28 +107,175 @@ pub struct Change {
 /// A shard's handle. Cloning it is cheap.
 #[derive(Debug, Clone)]
 pub struct ShardDirectory {
-    _shared: Rc<()>,
+    directory: Arc<Directory>,
+    shard: u8,
+    /// The rooms that this shard has members of.
+    keys: Rc<RefCell<Names>>,
 }
 
 impl ShardDirectory {
-    /// The handle of shard number `shard`, below 64.
+    /// The handle of shard number `shard`.
+    ///
+    /// # Panics
+    /// When there are more shards than [`SHARDS_MAX`].
     #[must_use]
     pub fn new(directory: Arc<Directory>, shard: u8) -> Self {
-        let _ = (directory, shard);
-        todo!()
+        assert!(shard < SHARDS_MAX, "a set of shards holds 64");
+        Self {
+            directory,
+            shard,
+            keys: Rc::default(),
+        }
+    }
+
+    fn bit(&self) -> u64 {
+        1 << self.shard
+    }
+
+    /// This shard has a first member of the room.
+    pub(super) fn subscribe(&self, namespace: &str, room: &str) {
+        let key = self.directory.with_room(namespace, room, |key, entry| {
+            entry.shards.fetch_or(self.bit(), Ordering::SeqCst);
+            key
+        });
+        let mut keys = self.keys.borrow_mut();
+        keys.entry(namespace.into())
+            .or_default()
+            .insert(room.into(), key);
+    }
+
+    /// This shard's last member of the room has left.
+    pub(super) fn unsubscribe(&self, namespace: &str, room: &str) {
+        let mut keys = self.keys.borrow_mut();
+        if let Some(of_namespace) = keys.get_mut(namespace) {
+            of_namespace.remove(room);
+            if of_namespace.is_empty() {
+                keys.remove(namespace);
+            }
+        }
+        drop(keys);
+        self.directory.with_room(namespace, room, |_, entry| {
+            entry.shards.fetch_and(!self.bit(), Ordering::SeqCst);
+        });
+    }
+
+    /// The other shards that have members of the room, a bit for each.
+    pub(super) fn others(&self, namespace: &str, room: &str) -> u64 {
+        let keys = self.keys.borrow();
+        let known = keys.get(namespace).and_then(|rooms| rooms.get(room));
+        let entry = known.and_then(|key| self.directory.rooms.get(*key));
+        let shards = match entry {
+            Some(entry) => entry.shards.load(Ordering::SeqCst),
+            None => self.others_by_name(namespace, room),
+        };
+        shards & !self.bit()
+    }
+
+    fn others_by_name(&self, namespace: &str, room: &str) -> u64 {
+        let names = lock(&self.directory.names);
+        let key = names.get(namespace).and_then(|rooms| rooms.get(room));
+        let entry = key.and_then(|key| self.directory.rooms.get(*key));
+        entry.map_or(0, |entry| entry.shards.load(Ordering::SeqCst))
     }
 
     /// One more socket of the user is in the room. `edge`: announce `userJoined`.
     #[must_use]
     pub fn enter(&self, namespace: &str, room: &str, user: &str) -> Change {
-        let _ = (namespace, room, user);
-        todo!()
+        self.change(namespace, room, |users| {
+            let count = match users.get_mut(user) {
+                Some(count) => count,
+                None => users.entry(user.into()).or_default(),
+            };
+            *count += 1;
+            *count == 1
+        })
     }
 
     /// One socket of the user less is in the room. `edge`: announce `userLeft`.
     #[must_use]
     pub fn exit(&self, namespace: &str, room: &str, user: &str) -> Change {
-        let _ = (namespace, room, user);
-        todo!()
+        self.change(namespace, room, |users| {
+            let Some(count) = users.get_mut(user) else {
+                return false;
+            };
+            *count -= 1;
+            let is_last = *count == 0;
+            if is_last {
+                users.remove(user);
+            }
+            is_last
+        })
+    }
+
+    fn change(
+        &self,
+        namespace: &str,
+        room: &str,
+        step: impl FnOnce(&mut BTreeMap<Box<str>, u32>) -> bool,
+    ) -> Change {
+        self.directory.with_room(namespace, room, |_, entry| {
+            let mut users = lock(&entry.users);
+            let edge = step(&mut users);
+            let version = self.directory.version.fetch_add(1, Ordering::SeqCst) + 1;
+            Change { edge, version }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shards() -> (Arc<Directory>, ShardDirectory, ShardDirectory) {
+        let directory = Directory::new();
+        let shard = |number| ShardDirectory::new(directory.clone(), number);
+        (directory.clone(), shard(0), shard(63))
+    }
+
+    #[test]
+    fn knows_the_other_shards_of_a_room() {
+        let (_, first, last) = shards();
+        assert_eq!(first.others("/", "a"), 0);
+        last.subscribe("/", "a");
+        assert_eq!(first.others("/", "a"), 1 << 63, "by its name");
+        first.subscribe("/", "a");
+        assert_eq!(first.others("/", "a"), 1 << 63, "by its key");
+        assert_eq!(last.others("/", "a"), 1);
+        assert_eq!(last.others("/b", "a"), 0);
+        last.unsubscribe("/", "a");
+        assert_eq!(first.others("/", "a"), 0);
+        assert_eq!(last.others("/", "a"), 1);
+    }
+
+    #[test]
+    fn keeps_no_room_that_nobody_is_in() {
+        let (directory, shard, _) = shards();
+        for number in 0..100_000 {
+            let name = number.to_string();
+            shard.subscribe("/", &name);
+            let _ = shard.enter("/", &name, "ada");
+            shard.unsubscribe("/", &name);
+            let _ = shard.exit("/", &name, "ada");
+        }
+        assert_eq!(directory.rooms(), 0);
+        assert!(shard.keys.borrow().is_empty());
+        assert!(lock(&directory.names).is_empty());
+    }
+
+    #[test]
+    fn a_user_enters_and_leaves_once_on_a_host() {
+        let (directory, first, last) = shards();
+        let one = first.enter("/", "a", "ada");
+        let two = last.enter("/", "a", "ada");
+        assert!(one.edge && !two.edge);
+        assert!(first.enter("/", "a", "bob").edge);
+        let three = first.exit("/", "a", "ada");
+        let four = last.exit("/", "a", "ada");
+        assert!(!three.edge && four.edge);
+        assert!(one.version < two.version && three.version < four.version);
+        assert!(!last.exit("/", "a", "ada").edge, "it was not there");
+        assert!(first.exit("/", "a", "bob").edge);
+        assert_eq!(directory.rooms(), 0);
+        assert!(first.enter("/", "a", "ada").version > four.version);
     }
 }

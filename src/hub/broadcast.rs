@@ -1,12 +1,15 @@
 //! Whom a broadcast is for, and its packet, encoded once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
+use super::envelope::Ask;
 use super::{Args, Hub, Socket, SocketId};
 use crate::wire::Text;
 use crate::wire::engine_io::Encoded;
+use crate::wire::socket_io::{encode_event, is_reserved};
 
 /// A room as one asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +49,16 @@ impl Default for Flags {
     }
 }
 
+impl Flags {
+    /// Marks packets as the flags say.
+    pub(super) fn apply(self, packets: Vec<Encoded>) -> Vec<Encoded> {
+        if self.compress {
+            return packets;
+        }
+        packets.into_iter().map(Encoded::uncompressed).collect()
+    }
+}
+
 /// The number of a broadcast in its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Order {
@@ -81,89 +94,6 @@ pub struct Broadcast {
     pub presence: Option<Presence>,
 }
 
-/// What nodes ask each other. Each answers for its own sockets.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The asking node's own number for it.
-    pub id: u64,
-    /// Who asks.
-    pub from: u16,
-    /// What is asked.
-    pub what: Ask,
-}
-
-/// What a [`Request`] asks.
-#[derive(Debug, Clone)]
-pub enum Ask {
-    /// Which sockets are there?
-    Fetch(Target),
-    /// Make sockets join rooms. Not answered.
-    Join(Target, Vec<Text>),
-    /// Make sockets leave rooms. Not answered.
-    Leave(Target, Vec<Text>),
-    /// Disconnect sockets. Not answered.
-    Disconnect(Target, bool),
-    /// Broadcast an event that asks every client for an acknowledgement.
-    Broadcast(Box<Broadcast>, Duration),
-    /// An event for the application itself.
-    ServerSideEmit {
-        /// The namespace.
-        namespace: Text,
-        /// The event's name.
-        event: Text,
-        /// The event's arguments.
-        args: Args,
-        /// Whether an answer is wanted.
-        ack: bool,
-    },
-}
-
-/// An answer to a [`Request`].
-#[derive(Debug, Clone)]
-pub struct Response {
-    /// The request's number.
-    pub id: u64,
-    /// The answer.
-    pub what: Answer,
-}
-
-/// What a [`Response`] says.
-#[derive(Debug, Clone)]
-pub enum Answer {
-    /// The sockets of the node.
-    Sockets(Vec<RemoteSocket>),
-    /// How many clients of the node were sent the broadcast.
-    ClientCount(usize),
-    /// One client's acknowledgement, or the application's answer to a server-side emit.
-    Ack(Args),
-}
-
-/// What travels between nodes.
-#[derive(Debug, Clone)]
-pub enum Envelope {
-    /// For the sockets.
-    Broadcast(std::sync::Arc<Broadcast>),
-    /// For the hub.
-    Request(std::sync::Arc<Request>),
-    /// For the hub that asked.
-    Response(std::sync::Arc<Response>),
-    /// The newest numbers of ordered rooms, of which broadcasts were lost on the way.
-    Heads(std::sync::Arc<Vec<Head>>),
-    /// Broadcasts of too many rooms were lost to name them: every room is to be compared.
-    AllHeads,
-}
-
-/// The newest number of an ordered room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// The namespace.
-    pub namespace: Text,
-    /// The room.
-    pub room: Text,
-    /// Its newest number that is known to be stored.
-    pub seq: u64,
-}
-
 /// A socket somewhere in the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteSocket {
@@ -197,82 +127,139 @@ pub struct Audience {
     flags: Flags,
     order: Option<Order>,
     presence: Option<Presence>,
-    local: bool,
+    is_local: bool,
 }
 
 impl Audience {
+    pub(super) fn new(hub: Hub, namespace: &str) -> Self {
+        let target = Target {
+            namespace: namespace.into(),
+            ..Target::default()
+        };
+        Self {
+            hub,
+            target,
+            flags: Flags::default(),
+            order: None,
+            presence: None,
+            is_local: false,
+        }
+    }
+
     /// Adds the members of a room.
-    pub fn room(self, name: &str) -> Self {
-        let _ = name;
-        todo!()
+    pub fn room(mut self, name: &str) -> Self {
+        self.target.rooms.push(RoomKey::Named(name.into()));
+        self
     }
 
     /// Adds one socket.
-    pub fn socket(self, id: SocketId) -> Self {
-        let _ = id;
-        todo!()
+    pub fn socket(mut self, id: SocketId) -> Self {
+        self.target.rooms.push(RoomKey::Private(id));
+        self
     }
 
-    /// Adds what Node's `to(name)` means: the members of the room, and the socket with that id.
-    pub fn any(self, name: &str) -> Self {
-        let _ = name;
-        todo!()
+    /// Adds what Node's `to(name)` means: the members of the room, or the socket with that id.
+    pub fn any(mut self, name: &str) -> Self {
+        let keys = self.keys(name);
+        self.target.rooms.extend(keys);
+        self
     }
 
     /// Leaves out the members of a room.
-    pub fn except(self, name: &str) -> Self {
-        let _ = name;
-        todo!()
+    pub fn except(mut self, name: &str) -> Self {
+        self.target.except.push(RoomKey::Named(name.into()));
+        self
     }
 
     /// Leaves out one socket.
-    pub fn except_socket(self, id: SocketId) -> Self {
-        let _ = id;
-        todo!()
+    pub fn except_socket(mut self, id: SocketId) -> Self {
+        self.target.except.push(RoomKey::Private(id));
+        self
     }
 
     /// Leaves out what [`Audience::any`] would add.
-    pub fn except_any(self, name: &str) -> Self {
-        let _ = name;
-        todo!()
+    pub fn except_any(mut self, name: &str) -> Self {
+        let keys = self.keys(name);
+        self.target.except.extend(keys);
+        self
+    }
+
+    /// What a plain name means. A name that one of this host's sockets may have as its id is never a
+    /// room, or whoever joins a room of that name would hear what is meant for the socket.
+    fn keys(&self, name: &str) -> Vec<RoomKey> {
+        let named = RoomKey::Named(name.into());
+        match SocketId::parse(name) {
+            None => vec![named],
+            Some(id) if id.place().0 == self.hub.engine().options().host => {
+                vec![RoomKey::Private(id)]
+            }
+            Some(id) => vec![named, RoomKey::Private(id)],
+        }
     }
 
     /// Drops it for whoever cannot take it now.
-    pub fn volatile(self) -> Self {
-        todo!()
+    pub fn volatile(mut self) -> Self {
+        self.flags.volatile = true;
+        self
     }
 
     /// Whether a transport may compress it.
-    pub fn compress(self, compress: bool) -> Self {
-        let _ = compress;
-        todo!()
+    pub fn compress(mut self, compress: bool) -> Self {
+        self.flags.compress = compress;
+        self
     }
 
     /// Only the sockets of this shard.
-    pub fn local(self) -> Self {
-        todo!()
+    pub fn local(mut self) -> Self {
+        self.is_local = true;
+        self
     }
 
-    /// Gives it its number. The audience must be exactly one room.
-    pub fn ordered(self, seq: u64) -> Self {
-        let _ = seq;
-        todo!()
+    /// Gives it its number. The audience must be exactly one room, without exceptions.
+    pub fn ordered(mut self, seq: u64) -> Self {
+        self.order = Some(Order { seq });
+        self
     }
 
     /// Makes it the news that a user entered or left the room.
-    pub fn presence(self, user: &str, version: u64) -> Self {
-        let _ = (user, version);
-        todo!()
+    pub fn presence(mut self, user: &str, version: u64) -> Self {
+        let user = user.into();
+        self.presence = Some(Presence { user, version });
+        self
     }
 
     /// Sends an event. Reserved names are not sent.
+    ///
+    /// # Panics
+    /// When it is numbered and not for exactly one room.
     pub fn emit(self, event: &str, args: &Args) {
-        let _ = (event, args);
-        todo!()
+        if is_reserved(event) {
+            return;
+        }
+        if self.order.is_some() {
+            let is_one = matches!(&*self.target.rooms, [RoomKey::Named(_)]);
+            let is_whole = is_one && self.target.except.is_empty();
+            assert!(is_whole, "a number belongs to one whole room");
+        }
+        let (hub, is_local) = (self.hub.clone(), self.is_local);
+        hub.publish(&Arc::new(self.broadcast(event, args)), is_local);
     }
 
-    /// Sends an event that asks every client for an acknowledgement; `then` gets the first argument
-    /// lists of all, or after `timeout` of those who answered.
+    fn broadcast(self, event: &str, args: &Args) -> Broadcast {
+        let packets = encode_event(&self.target.namespace, event, args, None);
+        Broadcast {
+            target: self.target,
+            event: event.into(),
+            args: args.clone(),
+            packets: self.flags.apply(packets),
+            flags: self.flags,
+            order: self.order,
+            presence: self.presence,
+        }
+    }
+
+    /// Sends an event that asks every client for an acknowledgement; `then` gets the arguments of all,
+    /// or after `timeout` of those who answered.
     pub fn emit_with_ack(
         self,
         event: &str,
@@ -280,38 +267,50 @@ impl Audience {
         timeout: Duration,
         then: impl FnOnce(Result<Vec<Args>, BroadcastTimeout>) + 'static,
     ) {
-        let _ = (event, args, timeout, then);
-        todo!()
+        if is_reserved(event) {
+            return then(Ok(Vec::new()));
+        }
+        let (hub, is_local) = (self.hub.clone(), self.is_local);
+        hub.broadcast_with_ack(
+            &self.broadcast(event, args),
+            is_local,
+            timeout,
+            Box::new(then),
+        );
     }
 
     /// The sockets of this shard that it means.
     #[must_use]
     pub fn local_sockets(&self) -> Vec<Socket> {
-        todo!()
+        self.hub.select(&self.target)
     }
 
     /// The sockets of the whole fleet that it means; fails after 5 s.
+    #[must_use]
     pub fn fetch_sockets(
         self,
     ) -> LocalBoxFuture<'static, Result<Vec<RemoteSocket>, RequestTimeout>> {
-        todo!()
+        self.hub.clone().fetch(self.target, self.is_local)
     }
 
     /// Makes them join rooms, wherever they are.
     pub fn sockets_join(self, rooms: &[&str]) {
-        let _ = rooms;
-        todo!()
+        let rooms = rooms.iter().map(|room| Text::from(*room)).collect();
+        self.everywhere(|target| Ask::Join(target, rooms));
     }
 
     /// Makes them leave rooms.
     pub fn sockets_leave(self, rooms: &[&str]) {
-        let _ = rooms;
-        todo!()
+        let rooms = rooms.iter().map(|room| Text::from(*room)).collect();
+        self.everywhere(|target| Ask::Leave(target, rooms));
     }
 
     /// Disconnects them; `close`: with their connections.
     pub fn disconnect_sockets(self, close: bool) {
-        let _ = close;
-        todo!()
+        self.everywhere(|target| Ask::Disconnect(target, close));
+    }
+
+    fn everywhere(self, what: impl FnOnce(Target) -> Ask) {
+        self.hub.clone().command(&what(self.target), self.is_local);
     }
 }

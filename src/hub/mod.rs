@@ -36,8 +36,23 @@
 //! randomness from its [`Env`], and acts on deadlines in [`Hub::tick`].
 
 pub mod broadcast;
+mod channel;
+mod client;
+pub mod envelope;
+mod id;
+mod order;
+mod presence;
+mod promise;
+mod request;
+mod rooms;
+mod session;
 pub mod socket;
+#[cfg(test)]
+mod tests;
+mod timers;
 
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,15 +60,29 @@ use std::time::{Duration, Instant};
 use futures_util::future::LocalBoxFuture;
 use serde_json::value::RawValue;
 
-pub use crate::wire::socket_io::{Args, ArgsBuilder};
-pub use broadcast::{
+pub use self::broadcast::{
     Audience, BroadcastTimeout, Flags, Order, Presence, RemoteSocket, RequestTimeout,
 };
-pub use socket::{AckTimeout, Joined, Replay, Socket, SocketId};
+pub use self::id::SocketId;
+pub use self::request::REQUEST_TIMEOUT;
+pub use self::session::ATTACHMENTS_TIMEOUT;
+pub use self::socket::{AckTimeout, Joined, Replay, Socket};
+pub use crate::engine::CloseReason as DisconnectReason;
+pub use crate::wire::socket_io::{Args, ArgsBuilder};
 
-use crate::engine::{CloseReason, Engine, Flow, Handler, Handshake, Key};
+use self::broadcast::{Broadcast, Target};
+use self::channel::{Channel, RoomName};
+use self::envelope::{Request, Response};
+use self::presence::Newest;
+use self::request::{Gathering, Waiting};
+use self::rooms::Rooms;
+use self::session::Session;
+use self::timers::Timers;
+use crate::engine::{CloseReason, Engine, Key};
 use crate::env::Env;
-use crate::wire::{Content, Text};
+use crate::metrics::Metrics;
+use crate::wire::Text;
+use crate::wire::socket_io::encode_ack;
 
 /// Work that may wait.
 pub type Task = LocalBoxFuture<'static, ()>;
@@ -148,7 +177,7 @@ pub struct Missed {
     pub args: Args,
 }
 
-/// A CONNECT refused: the client is sent CONNECT_ERROR `{message, data?}`.
+/// A CONNECT refused: the client is sent `CONNECT_ERROR` `{message, data?}`.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     /// For people.
@@ -173,26 +202,48 @@ pub struct Event {
 /// The right to acknowledge one event, once.
 #[derive(Debug)]
 pub struct Ack {
-    _private: (),
+    to: AckTo,
 }
 
-impl Ack {
-    /// Sends the acknowledgement. Does nothing if the socket is gone.
-    pub fn send(self, args: &Args) {
-        let _ = args;
-        todo!()
+enum AckTo {
+    Client { socket: Socket, id: u64 },
+    Node { hub: Hub, node: u16, request: u64 },
+}
+
+impl std::fmt::Debug for AckTo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Client { socket, id } => write!(f, "{id} of {}", socket.id()),
+            Self::Node { node, request, .. } => write!(f, "{request} of node {node}"),
+        }
     }
 }
 
-/// Why a socket ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DisconnectReason {
-    /// The client left the namespace.
-    ClientNamespaceDisconnect,
-    /// [`Socket::disconnect`].
-    ServerNamespaceDisconnect,
-    /// The connection ended.
-    Closed(CloseReason),
+impl Ack {
+    fn of_client(socket: Socket, id: u64) -> Self {
+        let to = AckTo::Client { socket, id };
+        Self { to }
+    }
+
+    fn of_node(hub: Hub, node: u16, request: u64) -> Self {
+        let to = AckTo::Node { hub, node, request };
+        Self { to }
+    }
+
+    /// Sends the acknowledgement. Does nothing if the socket is gone.
+    pub fn send(self, args: &Args) {
+        match self.to {
+            AckTo::Client { socket, id } => {
+                if socket.is_connected() {
+                    let packets = encode_ack(socket.namespace(), Some(id), args);
+                    socket
+                        .hub()
+                        .send(&[socket.key()], &packets, Flags::default());
+                }
+            }
+            AckTo::Node { hub, node, request } => hub.answer_node(node, request, args.clone()),
+        }
+    }
 }
 
 /// Timings and bounds.
@@ -222,112 +273,265 @@ impl Default for Options {
 pub trait Bus {
     /// Takes a broadcast to the other nodes that have members. What cannot be taken now is owed:
     /// an ordered room's head is told later, so that the others read the rest from the store.
-    fn publish(&self, broadcast: Arc<broadcast::Broadcast>);
+    fn publish(&self, broadcast: Arc<Broadcast>);
     /// From when this resolves, broadcasts to the room reach this node.
     fn subscribe(&self, namespace: &str, room: &str) -> Task;
     /// The node has no members of the room any more.
     fn unsubscribe(&self, namespace: &str, room: &str);
     /// Sends a request to all other nodes, and says how many were asked.
-    fn request(&self, request: Arc<broadcast::Request>) -> usize;
+    fn request(&self, request: Arc<Request>) -> usize;
     /// Answers a request of another node.
-    fn respond(&self, to: u16, response: broadcast::Response);
+    fn respond(&self, to: u16, response: Response);
+    /// Sends what is owed. [`Hub::tick`] calls it.
+    fn tick(&self, now: Instant) {
+        let _ = now;
+    }
+    /// When [`Bus::tick`] next has something to do.
+    fn next_deadline(&self) -> Option<Instant> {
+        None
+    }
 }
+
+/// How long to wait before the heads of all rooms are asked for again.
+const COMPARE_RETRY: Duration = Duration::from_secs(1);
 
 /// The sockets of one shard. A handle: cloning it is cheap.
 #[derive(Clone)]
 pub struct Hub {
-    _private: Rc<()>,
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    env: Rc<Env>,
+    engine: Engine,
+    options: Options,
+    spawn: Spawn,
+    app: OnceCell<Rc<dyn App>>,
+    bus: OnceCell<Rc<dyn Bus>>,
+    metrics: Metrics,
+    state: RefCell<State>,
+}
+
+/// All that a hub knows. It is borrowed within [`Hub::with`] only.
+#[derive(Default)]
+struct State {
+    sessions: BTreeMap<Key, Session>,
+    rooms: Rooms,
+    channels: BTreeMap<RoomName, Channel>,
+    generation: u64,
+    timers: Timers<Due>,
+    /// By socket and acknowledgement id.
+    acks: BTreeMap<(SocketId, u64), Waiting>,
+    /// The next acknowledgement id of each namespace.
+    ack_ids: BTreeMap<Text, u64>,
+    gatherings: BTreeMap<u64, Gathering>,
+    gathering_count: u64,
+    presence: Newest,
+    is_comparing: bool,
+    scratch: Vec<Key>,
+}
+
+/// What has a deadline.
+enum Due {
+    /// A session has to have joined a namespace.
+    Connect(Key),
+    /// The attachments of a packet have to have come.
+    Attachments(Key),
+    /// A client has to have acknowledged.
+    Ack(SocketId, u64),
+    /// The clients of a broadcast have to have acknowledged.
+    Acks(Vec<SocketId>, u64),
+    /// Other nodes have to have answered.
+    Gathering(u64),
+    /// A room's order wants to be looked at.
+    Channel(RoomName),
+    /// The heads of all rooms are to be asked for.
+    Compare,
 }
 
 impl Hub {
     /// A hub over `engine`, whose handler it becomes.
     #[must_use]
     pub fn new(env: Rc<Env>, engine: Engine, options: Options, spawn: Spawn) -> Self {
-        let _ = (env, engine, options, spawn);
-        todo!()
+        let metrics = Metrics::new(usize::from(engine.options().shard));
+        let hub = Self {
+            inner: Rc::new(Inner {
+                env,
+                engine,
+                options,
+                spawn,
+                app: OnceCell::new(),
+                bus: OnceCell::new(),
+                metrics,
+                state: RefCell::default(),
+            }),
+        };
+        hub.engine().set_handler(Rc::new(hub.clone()));
+        hub
     }
 
-    /// Says what runs on it. Once, before the first session opens.
+    /// Says what runs on it. Once, before the first session opens; a second call does nothing.
     pub fn set_app(&self, app: Rc<dyn App>) {
-        let _ = app;
-        todo!()
+        let _ = self.inner.app.set(app);
     }
 
     /// Says how other nodes are reached. Once, before the first session opens; without it there are
-    /// none.
+    /// none. A second call does nothing.
     pub fn set_bus(&self, bus: Rc<dyn Bus>) {
-        let _ = bus;
-        todo!()
+        let _ = self.inner.bus.set(bus);
+    }
+
+    fn app(&self) -> Rc<dyn App> {
+        let app = self.inner.app.get();
+        Rc::clone(app.expect("an application is set before the first session opens"))
+    }
+
+    fn bus(&self) -> Option<&Rc<dyn Bus>> {
+        self.inner.bus.get()
+    }
+
+    fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    /// The sessions below.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    fn spawn(&self, task: Task) {
+        (self.inner.spawn)(task);
+    }
+
+    /// The only place where the state is borrowed. Whoever is called from within must not call back:
+    /// neither the application, nor the bus, nor what of the engine may close a session.
+    fn with<R>(&self, step: impl FnOnce(&mut State) -> R) -> R {
+        step(&mut self.inner.state.borrow_mut())
     }
 
     /// Broadcasts in a namespace: `hub.of("/").room("lobby").emit("hello", &args)`.
-    #[must_use]
     pub fn of(&self, namespace: &str) -> Audience {
-        let _ = namespace;
-        todo!()
+        Audience::new(self.clone(), namespace)
     }
 
     /// A connected socket of this shard.
     #[must_use]
     pub fn socket(&self, namespace: &str, id: &SocketId) -> Option<Socket> {
-        let _ = (namespace, id);
-        todo!()
+        self.with(|state| {
+            let key = state.rooms.key(namespace, id)?;
+            state.socket(namespace, key)
+        })
     }
 
     /// The connected sockets of this shard in a namespace.
     #[must_use]
     pub fn local_sockets(&self, namespace: &str) -> Vec<Socket> {
-        let _ = namespace;
-        todo!()
+        self.of(namespace).local_sockets()
     }
 
-    /// Emits to the other nodes themselves, not to their clients ([`App::on_server_side_emit`]).
-    pub fn server_side_emit(&self, namespace: &str, event: &str, args: &Args) {
-        let _ = (namespace, event, args);
-        todo!()
+    /// How many rooms have members on this shard.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.with(|state| state.rooms.count())
     }
 
-    /// The same, and gathers the answer of every other node; fails after 5 s with those that came.
-    pub fn server_side_emit_with_ack(
-        &self,
-        namespace: &str,
-        event: &str,
-        args: &Args,
-    ) -> LocalBoxFuture<'static, Result<Vec<Args>, BroadcastTimeout>> {
-        let _ = (namespace, event, args);
-        todo!()
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a shard has fewer rooms than 2^52"
+    )]
+    fn room_count(&self) -> f64 {
+        self.rooms() as f64
+    }
+
+    /// Our own sockets that a target means.
+    fn select(&self, target: &Target) -> Vec<Socket> {
+        self.with(|state| {
+            let mut keys = Vec::new();
+            state.rooms.select(target, &mut keys);
+            let sockets = keys.iter();
+            let sockets = sockets.filter_map(|key| state.socket(&target.namespace, *key));
+            sockets.collect()
+        })
+    }
+
+    fn is_in(&self, socket: &Socket, room: &str) -> bool {
+        self.with(|state| state.rooms.is_in(socket.namespace(), socket.key(), room))
+    }
+
+    fn rooms_of(&self, socket: &Socket) -> Vec<Text> {
+        self.with(|state| state.rooms.of(socket.namespace(), socket.key()))
+    }
+
+    fn shut_gate(&self, socket: &Socket, room: &Text) -> u64 {
+        self.with(|state| {
+            let (namespace, key) = (socket.namespace(), socket.key());
+            state.rooms.shut_gate(namespace, key, room)
+        })
+    }
+
+    fn open_gate(&self, key: Key, number: u64) {
+        let held = self.with(|state| state.rooms.open_gate(key, number));
+        if !held.is_empty() {
+            self.engine().send(key, &held);
+        }
     }
 
     /// Does what is due. Call it at each tick.
     pub fn tick(&self, now: Instant) {
-        let _ = now;
-        todo!()
+        while let Some(due) = self.with(|state| state.timers.pop(now)) {
+            match due {
+                Due::Connect(key) => self.session_due(key, CloseReason::ForcedServerClose),
+                Due::Attachments(key) => self.session_due(key, CloseReason::ForcedClose),
+                Due::Ack(socket, id) => self.ack_failed(socket, id),
+                Due::Acks(sockets, id) => {
+                    for socket in sockets {
+                        self.ack_failed(socket, id);
+                    }
+                }
+                Due::Gathering(number) => self.gathering_timed_out(number),
+                Due::Channel(name) => self.channel_due(&name),
+                Due::Compare => {
+                    self.with(|state| state.is_comparing = false);
+                    self.compare_heads();
+                }
+            }
+        }
+        if let Some(bus) = self.bus() {
+            bus.tick(now);
+        }
     }
 
     /// When [`Hub::tick`] next has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        todo!()
+        let own = self.with(|state| state.timers.next());
+        let bus = self.bus().and_then(|bus| bus.next_deadline());
+        own.into_iter().chain(bus).min()
     }
 
-    /// Takes what the bus brought from another node.
-    pub fn on_bus(&self, envelope: broadcast::Envelope) {
-        let _ = envelope;
-        todo!()
+    /// The store could not tell the heads: asks again later.
+    fn compare_later(&self) {
+        let at = self.env().now() + COMPARE_RETRY;
+        self.with(|state| {
+            if !state.is_comparing {
+                state.is_comparing = true;
+                state.timers.set(at, Due::Compare);
+            }
+        });
     }
 }
 
-impl Handler for Hub {
-    fn on_open(&self, key: Key, handshake: Handshake) {
-        let _ = (key, handshake);
-        todo!()
-    }
-    fn on_message(&self, key: Key, content: Content) -> Flow {
-        let _ = (key, content);
-        todo!()
-    }
-    fn on_close(&self, key: Key, reason: CloseReason) {
-        let _ = (key, reason);
-        todo!()
+impl State {
+    fn socket(&self, namespace: &str, key: Key) -> Option<Socket> {
+        self.sessions.get(&key)?.sockets.get(namespace).cloned()
     }
 }

@@ -1,51 +1,45 @@
 //! What an application holds of a client: [`Socket`].
 
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
-use super::{Args, Audience, Flags, Hub};
-use crate::engine::{CloseReason, Handshake, Transport};
+use super::broadcast::{Audience, Flags};
+use super::{Args, Hub, SocketId};
+use crate::engine::{CloseReason, Handshake, Key, Transport};
 use crate::wire::Text;
-
-/// The id of a socket: 20 characters of base64url. Others may know it, so it is never the session's.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SocketId([u8; 20]);
-
-impl SocketId {
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("ids are made of ASCII")
-    }
-
-    /// The id that `text` spells, if it has the form of one.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let _ = text;
-        todo!()
-    }
-}
-
-impl fmt::Display for SocketId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for SocketId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use crate::wire::socket_io::{encode_event, is_reserved};
 
 /// A client in one namespace. A handle: it may outlive the client, and then does nothing.
 #[derive(Clone)]
 pub struct Socket {
-    _private: Rc<()>,
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    hub: Hub,
+    key: Key,
+    namespace: Text,
+    id: SocketId,
+    handshake: Rc<Handshake>,
+    phase: Cell<Phase>,
+    data: RefCell<Option<Rc<dyn Any>>>,
+}
+
+/// How far a socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The application has not decided yet.
+    Deciding,
+    Connected,
+    /// On its way out: still in its rooms.
+    Leaving,
+    Gone,
 }
 
 /// An acknowledgement did not come: in time, or ever, because the socket is gone.
@@ -64,56 +58,93 @@ pub struct Joined {
 }
 
 /// Holds back what a room sends to a socket, so that the application can first emit what the socket
-/// missed. Dropping it finishes it.
+/// missed. What is held back counts as unsent output. Dropping it finishes it.
 #[must_use = "live messages wait until this is finished"]
 pub struct Replay {
-    _private: (),
+    socket: Socket,
+    gate: u64,
 }
 
 impl Replay {
     /// Lets go, behind all that was emitted to the socket before.
-    pub fn finish(self) {}
+    pub fn finish(self) {
+        drop(self);
+    }
 }
 
 impl Drop for Replay {
-    fn drop(&mut self) {}
+    fn drop(&mut self) {
+        self.socket.hub().open_gate(self.socket.key(), self.gate);
+    }
 }
 
 impl Socket {
+    pub(super) fn new(
+        hub: Hub,
+        key: Key,
+        namespace: Text,
+        id: SocketId,
+        handshake: Rc<Handshake>,
+    ) -> Self {
+        Self {
+            inner: Rc::new(Inner {
+                hub,
+                key,
+                namespace,
+                id,
+                handshake,
+                phase: Cell::new(Phase::Deciding),
+                data: RefCell::new(None),
+            }),
+        }
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.inner.key
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.inner.phase.get()
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.inner.phase.set(phase);
+    }
+
     /// Its id, unique in the fleet.
     #[must_use]
     pub fn id(&self) -> SocketId {
-        todo!()
+        self.inner.id
     }
 
     /// The namespace it is in.
     #[must_use]
     pub fn namespace(&self) -> &Text {
-        todo!()
+        &self.inner.namespace
     }
 
     /// The hub it belongs to.
     #[must_use]
     pub fn hub(&self) -> &Hub {
-        todo!()
+        &self.inner.hub
     }
 
     /// How its packets travel now; `None` if the connection is gone.
     #[must_use]
     pub fn transport(&self) -> Option<Transport> {
-        todo!()
+        self.hub().engine().transport(self.key())
     }
 
     /// The request that opened the connection.
     #[must_use]
     pub fn handshake(&self) -> &Handshake {
-        todo!()
+        &self.inner.handshake
     }
 
     /// Whether it is connected: from the CONNECT answer to the disconnect.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        todo!()
+        matches!(self.phase(), Phase::Connected | Phase::Leaving)
     }
 
     /// Sends an event. Reserved names are not sent.
@@ -123,8 +154,11 @@ impl Socket {
 
     /// Sends an event with flags.
     pub fn emit_with(&self, event: &str, args: &Args, flags: Flags) {
-        let _ = (event, args, flags);
-        todo!()
+        if !self.is_connected() || is_reserved(event) {
+            return;
+        }
+        let packets = encode_event(self.namespace(), event, args, None);
+        self.hub().send(&[self.key()], &flags.apply(packets), flags);
     }
 
     /// Sends an event that asks for an acknowledgement; `then` is called with it, or with the
@@ -136,83 +170,107 @@ impl Socket {
         timeout: Duration,
         then: impl FnOnce(Result<Args, AckTimeout>) + 'static,
     ) {
-        let _ = (event, args, timeout, then);
-        todo!()
+        if !self.is_connected() || is_reserved(event) {
+            return then(Err(AckTimeout));
+        }
+        let id = self.hub().await_ack(self, timeout, Box::new(then));
+        let packets = encode_event(self.namespace(), event, args, Some(id));
+        self.hub().send(&[self.key()], &packets, Flags::default());
     }
 
     /// Enters a room. In an ordered room this waits for the room's newest number.
+    #[must_use = "the join is complete when this resolves"]
     pub fn join(&self, room: &str) -> LocalBoxFuture<'static, Joined> {
-        let _ = room;
-        todo!()
+        self.hub().join(self, &Text::from(room))
     }
 
     /// Enters a room, and holds back what it sends to this socket until the replay is finished.
+    #[must_use = "the join is complete when this resolves"]
     pub fn join_with_replay(&self, room: &str) -> LocalBoxFuture<'static, (Joined, Replay)> {
-        let _ = room;
-        todo!()
+        let room = Text::from(room);
+        let gate = self.hub().shut_gate(self, &room);
+        let replay = Replay {
+            socket: self.clone(),
+            gate,
+        };
+        let joined = self.hub().join(self, &room);
+        joined.map(|joined| (joined, replay)).boxed_local()
     }
 
     /// Leaves a room, and says whether the socket was in it. Nothing from it follows.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "most callers leave whether or not they were in"
+    )]
     pub fn leave(&self, room: &str) -> bool {
-        let _ = room;
-        todo!()
+        self.hub().leave(self, room)
     }
 
     /// Whether it is in the room.
     #[must_use]
     pub fn is_in(&self, room: &str) -> bool {
-        let _ = room;
-        todo!()
+        self.hub().is_in(self, room)
     }
 
     /// The rooms it has joined, in the order of their names. The private room that every socket has
     /// under its id is not among them.
     #[must_use]
     pub fn rooms(&self) -> Vec<Text> {
-        todo!()
+        self.hub().rooms_of(self)
     }
 
     /// Broadcasts to a room without this socket.
-    #[must_use]
     pub fn to(&self, room: &str) -> Audience {
-        let _ = room;
-        todo!()
+        self.broadcast().room(room)
     }
 
     /// Broadcasts to the namespace without this socket.
-    #[must_use]
     pub fn broadcast(&self) -> Audience {
-        todo!()
+        self.hub().of(self.namespace()).except_socket(self.id())
     }
 
     /// Ends this socket with a DISCONNECT packet, after which clients do not come back by themselves.
     /// `close`: all sockets of the connection, and then the connection.
     pub fn disconnect(&self, close: bool) {
-        let _ = close;
-        todo!()
+        if self.phase() == Phase::Gone {
+            return;
+        }
+        if close {
+            self.hub().disconnect_all(self.key());
+        } else if self.is_connected() {
+            self.hub().disconnect(self);
+        }
     }
 
     /// Closes the connection without a word: clients come back by themselves.
     pub fn close_transport(&self, reason: CloseReason) {
-        let _ = reason;
-        todo!()
+        self.hub().engine().close(self.key(), reason);
     }
 
     /// Keeps something of the application with the socket, instead of what it kept before.
     pub fn set_data<T: 'static>(&self, data: Rc<T>) {
-        let _ = data;
-        todo!()
+        *self.inner.data.borrow_mut() = Some(data);
     }
 
     /// What the application keeps with the socket.
     #[must_use]
     pub fn data<T: 'static>(&self) -> Option<Rc<T>> {
-        todo!()
+        let data = self.inner.data.borrow().clone();
+        data?.downcast().ok()
     }
 
     /// Resolves when at most `below` bytes wait to be sent on the connection, or it is closed.
     pub fn drained(&self, below: usize) -> impl Future<Output = ()> + 'static {
-        let _ = below;
-        std::future::ready(())
+        self.hub().engine().drained(self.key(), below)
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("namespace", self.namespace())
+            .field("id", &self.id())
+            .field("phase", &self.phase())
+            .finish_non_exhaustive()
     }
 }

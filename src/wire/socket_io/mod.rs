@@ -339,6 +339,9 @@ fn encode_plain(kind: &str, namespace: &str, payload: &str) -> Vec<Encoded> {
 }
 
 /// Encodes an event.
+///
+/// # Panics
+/// Never: a string has a JSON form.
 #[must_use]
 pub fn encode_event(namespace: &str, name: &str, args: &Args, ack: Option<u64>) -> Vec<Encoded> {
     let name = serde_json::to_string(name).expect("a string has a JSON form");

@@ -1,0 +1,418 @@
+//! Rooms as broadcasts see them: subscribing, the lossless join, and delivery in order.
+//!
+//! A shard's first join of a room makes its channel: the bus is asked for what others broadcast, then
+//! the application for the room's newest number, and what arrives meanwhile is held
+//! ([`order`](super::order)). Everybody who joins until then waits for the same answer; who joins later
+//! takes the last number delivered. The last member's leave ends the channel.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, ready};
+
+use super::broadcast::{Broadcast, Flags, RoomKey, Target};
+use super::envelope::{Envelope, Head};
+use super::order::RoomOrder;
+use super::promise::{Promise, promise};
+use super::timers::TimerId;
+use super::{Due, Hub, Joined, Missed, Socket, State};
+use crate::engine::{CloseReason, Key};
+use crate::wire::Text;
+use crate::wire::engine_io::Encoded;
+use crate::wire::socket_io::encode_event;
+
+/// Packets read from the application at once.
+const REPAIR_PAGE: usize = 500;
+/// Rooms whose newest numbers are asked for at once.
+const HEADS_PAGE: usize = 1_000;
+
+/// A namespace and a room in it.
+pub(super) type RoomName = (Text, Text);
+
+/// A room that has members here.
+pub(super) struct Channel {
+    /// A room that emptied and filled again is another channel.
+    generation: u64,
+    /// Who waits for the channel to open; `None` once it has.
+    waiters: Option<Vec<Promise<Option<u64>>>>,
+    order: Option<RoomOrder<Item>>,
+    timer: Option<TimerId>,
+}
+
+/// A broadcast to one room, ready to be sent.
+pub(super) struct Item {
+    packets: Vec<Encoded>,
+    flags: Flags,
+}
+
+/// A repair to make: what to ask, and of which channel.
+struct Repair {
+    name: RoomName,
+    generation: u64,
+    after: u64,
+}
+
+impl Hub {
+    /// Puts a socket into a room. What must happen at once happens before this returns.
+    pub(super) fn join(&self, socket: &Socket, room: &Text) -> LocalBoxFuture<'static, Joined> {
+        let name = (socket.namespace().clone(), room.clone());
+        let nothing = Joined {
+            seq: None,
+            already: false,
+        };
+        if !socket.is_connected() {
+            return ready(nothing).boxed_local();
+        }
+        let is_ordered = self.app().is_ordered(&name.0, &name.1);
+        let now = self.env().now();
+        let (generation, joined, wait) = self.with(|state| {
+            let entered = state.rooms.join(&name.0, socket.key(), room);
+            let Some(entered) = entered else {
+                return (None, nothing, None);
+            };
+            let generation = entered.first.then(|| {
+                state.generation += 1;
+                let channel = Channel {
+                    generation: state.generation,
+                    waiters: Some(Vec::new()),
+                    order: is_ordered.then(|| RoomOrder::new(now)),
+                    timer: None,
+                };
+                state.channels.insert(name.clone(), channel);
+                state.generation
+            });
+            let channel = state.channels.get_mut(&name);
+            let channel = channel.expect("a room with members has a channel");
+            let joined = Joined {
+                seq: channel.order.as_ref().and_then(RoomOrder::delivered),
+                already: entered.already,
+            };
+            let wait = channel.waiters.as_mut().map(|waiters| {
+                let (keep, promised) = promise();
+                waiters.push(keep);
+                promised
+            });
+            (generation, joined, wait)
+        });
+        if let Some(generation) = generation {
+            self.metrics().rooms.set(self.room_count());
+            self.run_or_spawn(self.clone().open_channel(name, generation, is_ordered));
+        }
+        match wait {
+            None => ready(joined).boxed_local(),
+            Some(seq) => seq.map(move |seq| Joined { seq, ..joined }).boxed_local(),
+        }
+    }
+
+    async fn open_channel(self, name: RoomName, generation: u64, is_ordered: bool) {
+        if let Some(bus) = self.bus() {
+            bus.subscribe(&name.0, &name.1).await;
+        }
+        let head = if is_ordered {
+            self.settle(&name);
+            let heads = self.app().heads(&name.0, vec![name.1.clone()]).await;
+            heads.and_then(|heads| heads.first().copied())
+        } else {
+            None
+        };
+        let now = self.env().now();
+        let opened = self.with(|state| {
+            let channel = state.channel(&name, generation)?;
+            let waiters = channel.waiters.take()?;
+            let order = channel.order.as_mut();
+            Some((
+                waiters,
+                order.map_or_else(Vec::new, |order| order.open(now, head)),
+            ))
+        });
+        if let Some((waiters, items)) = opened {
+            for waiter in waiters {
+                waiter.keep(head);
+            }
+            self.deliver_items(&name, items);
+            self.settle(&name);
+        }
+    }
+
+    /// Ends channels whose last member has left.
+    pub(super) fn close_channels(&self, namespace: &Text, rooms: Vec<Text>) {
+        for room in rooms {
+            let name = (namespace.clone(), room);
+            let channel = self.with(|state| {
+                let channel = state.channels.remove(&name);
+                if let Some(timer) = channel.as_ref().and_then(|channel| channel.timer) {
+                    state.timers.cancel(timer);
+                }
+                channel
+            });
+            // Whoever still waits is answered by this.
+            drop(channel);
+            if let Some(bus) = self.bus() {
+                bus.unsubscribe(&name.0, &name.1);
+            }
+            self.metrics().rooms.set(self.room_count());
+        }
+    }
+
+    /// Takes a socket out of a room.
+    pub(super) fn leave(&self, socket: &Socket, room: &str) -> bool {
+        let left = self.with(|state| state.rooms.leave(socket.namespace(), socket.key(), room));
+        if left.last {
+            self.close_channels(socket.namespace(), vec![room.into()]);
+        }
+        left.was_in
+    }
+
+    /// Sends a broadcast to everybody it is for.
+    pub(super) fn publish(&self, broadcast: &Arc<Broadcast>, is_local: bool) {
+        self.metrics().broadcasts.increment(1);
+        if !is_local && let Some(bus) = self.bus() {
+            bus.publish(Arc::clone(broadcast));
+        }
+        self.take(broadcast, broadcast.packets.clone());
+    }
+
+    /// Takes what the bus brought from another node.
+    pub fn on_bus(&self, envelope: Envelope) {
+        self.metrics().bus_received.increment(1);
+        match envelope {
+            Envelope::Broadcast(broadcast) => {
+                // Their reference counts are to stay on this shard's core.
+                let packets = broadcast.packets.iter().map(Encoded::copy).collect();
+                self.take(&broadcast, packets);
+            }
+            Envelope::Request(request) => {
+                // The task that receives from the bus never sends on it.
+                let hub = self.clone();
+                self.spawn(Box::pin(async move { hub.answer(&request) }));
+            }
+            Envelope::Response(response) => self.answered(&response),
+            Envelope::Heads(heads) => {
+                for Head {
+                    namespace,
+                    room,
+                    seq,
+                } in heads.iter()
+                {
+                    self.notice(&(namespace.clone(), room.clone()), *seq);
+                }
+            }
+            Envelope::AllHeads => self.compare_heads(),
+        }
+    }
+
+    /// Delivers a broadcast to our own sockets, in its turn.
+    fn take(&self, broadcast: &Broadcast, packets: Vec<Encoded>) {
+        let Broadcast { target, flags, .. } = broadcast;
+        let now = self.env().now();
+        if let (Some(news), [RoomKey::Named(room), ..]) = (&broadcast.presence, &*target.rooms) {
+            let name = (target.namespace.clone(), room.clone(), news.user.clone());
+            if !self.with(|state| state.presence.accept(now, name, news.version)) {
+                return;
+            }
+        }
+        let (Some(order), [RoomKey::Named(room)]) = (broadcast.order, &*target.rooms) else {
+            return self.deliver(target, &packets, *flags);
+        };
+        let name = (target.namespace.clone(), room.clone());
+        let item = Item {
+            packets,
+            flags: *flags,
+        };
+        let ready = self.with(|state| {
+            let order_of_room = state.channels.get_mut(&name)?.order.as_mut()?;
+            Some(order_of_room.receive(now, order.seq, item))
+        });
+        if let Some(items) = ready {
+            self.deliver_items(&name, items);
+            self.settle(&name);
+        }
+    }
+
+    fn deliver_items(&self, name: &RoomName, items: Vec<Item>) {
+        if items.is_empty() {
+            return;
+        }
+        let target = Target {
+            namespace: name.0.clone(),
+            rooms: vec![RoomKey::Named(name.1.clone())],
+            except: Vec::new(),
+        };
+        for item in items {
+            self.deliver(&target, &item.packets, item.flags);
+        }
+    }
+
+    /// Sends packets to those of our own sockets that a target means.
+    fn deliver(&self, target: &Target, packets: &[Encoded], flags: Flags) {
+        let engine = self.engine();
+        let (keys, late) = self.with(|state| {
+            // Kept from one delivery to the next, so that a fan-out allocates nothing.
+            let mut keys = std::mem::take(&mut state.scratch);
+            let mut late = Vec::new();
+            let State { rooms, .. } = state;
+            rooms.select(target, &mut keys);
+            if rooms.has_gates() {
+                keys.retain(|key| {
+                    let held = rooms.hold(target, *key, packets);
+                    let bytes = held.map(|held| held + engine.outbox_bytes(*key));
+                    if bytes.is_some_and(|bytes| bytes > self.options().outbox_bytes_max) {
+                        late.push(*key);
+                    }
+                    held.is_none()
+                });
+            }
+            (keys, late)
+        });
+        self.send(&keys, packets, flags);
+        for key in late {
+            engine.close(key, CloseReason::SlowConsumer);
+        }
+        self.with(|state| {
+            state.scratch = keys;
+            state.scratch.clear();
+        });
+    }
+
+    /// Sends packets to sessions.
+    pub(super) fn send(&self, keys: &[Key], packets: &[Encoded], flags: Flags) {
+        let engine = self.engine();
+        let mut count = 0;
+        for key in keys {
+            if !flags.volatile || engine.is_writable(*key) {
+                engine.send(*key, packets);
+                count += 1;
+            }
+        }
+        self.metrics().deliveries.increment(count);
+    }
+
+    /// It became known that a room has a broadcast of this number.
+    fn notice(&self, name: &RoomName, head: u64) {
+        let now = self.env().now();
+        let is_known = self.with(|state| {
+            let order = state.channels.get_mut(name)?.order.as_mut()?;
+            order.notice(now, head);
+            Some(())
+        });
+        if is_known.is_some() {
+            self.settle(name);
+        }
+    }
+
+    /// After a change of a room's order: sets its deadline, and repairs what is due.
+    pub(super) fn settle(&self, name: &RoomName) {
+        let now = self.env().now();
+        let repair = self.with(|state| {
+            let channel = state.channels.get_mut(name)?;
+            let order = channel.order.as_mut()?;
+            let after = order.poll_repair(now);
+            let counts = order.take_counts();
+            let next = order.next_timeout();
+            if channel.timer.map(|(at, _)| at) != next {
+                if let Some(timer) = channel.timer.take() {
+                    state.timers.cancel(timer);
+                }
+                let due = Due::Channel(name.clone());
+                channel.timer = next.map(|at| state.timers.set(at, due));
+            }
+            let metrics = self.metrics();
+            metrics.order_held.increment(counts.held);
+            metrics.order_repaired.increment(counts.repaired);
+            metrics.order_gaps.increment(counts.gaps);
+            metrics.order_duplicates.increment(counts.duplicates);
+            Some(Repair {
+                name: name.clone(),
+                generation: channel.generation,
+                after: after?,
+            })
+        });
+        if let Some(repair) = repair {
+            self.spawn(self.clone().repair(repair).boxed_local());
+        }
+    }
+
+    async fn repair(self, repair: Repair) {
+        let Repair {
+            name,
+            generation,
+            after,
+        } = repair;
+        let missed = self.app().missed(&name.0, &name.1, after, REPAIR_PAGE);
+        let items = missed.await.map(|missed| {
+            let item = |missed: Missed| {
+                let packets = encode_event(&name.0, &missed.event, &missed.args, None);
+                let flags = Flags::default();
+                (missed.seq, Item { packets, flags })
+            };
+            missed.into_iter().map(item).collect()
+        });
+        let now = self.env().now();
+        let ready = self.with(|state| {
+            let order = state.channel(&name, generation)?.order.as_mut()?;
+            Some(order.repaired(now, items))
+        });
+        if let Some(items) = ready {
+            self.deliver_items(&name, items);
+            self.settle(&name);
+        }
+    }
+
+    /// A room's deadline has passed.
+    pub(super) fn channel_due(&self, name: &RoomName) {
+        let now = self.env().now();
+        let (items, waiters) = self.with(|state| {
+            let Some(channel) = state.channels.get_mut(name) else {
+                return (Vec::new(), None);
+            };
+            channel.timer = None;
+            let Some(order) = channel.order.as_mut() else {
+                return (Vec::new(), None);
+            };
+            let items = order.handle_timeout(now);
+            let is_open = !order.is_opening();
+            (items, channel.waiters.take_if(|_| is_open))
+        });
+        // Whoever waited is told that the number is not known.
+        drop(waiters);
+        self.deliver_items(name, items);
+        self.settle(name);
+    }
+
+    /// Asks for the newest numbers of all rooms: too much was lost to name it.
+    pub(super) fn compare_heads(&self) {
+        let mut pages: Vec<(Text, Vec<Text>)> = Vec::new();
+        self.with(|state| {
+            for ((namespace, room), channel) in &state.channels {
+                if channel.order.is_none() {
+                    continue;
+                }
+                match pages.last_mut() {
+                    Some((of, rooms)) if of == namespace && rooms.len() < HEADS_PAGE => {
+                        rooms.push(room.clone());
+                    }
+                    _ => pages.push((namespace.clone(), vec![room.clone()])),
+                }
+            }
+        });
+        let hub = self.clone();
+        self.spawn(Box::pin(async move {
+            for (namespace, rooms) in pages {
+                let Some(heads) = hub.app().heads(&namespace, rooms.clone()).await else {
+                    hub.compare_later();
+                    return;
+                };
+                for (room, head) in rooms.into_iter().zip(heads) {
+                    hub.notice(&(namespace.clone(), room), head);
+                }
+            }
+        }));
+    }
+}
+
+impl State {
+    fn channel(&mut self, name: &RoomName, generation: u64) -> Option<&mut Channel> {
+        let channel = self.channels.get_mut(name)?;
+        (channel.generation == generation).then_some(channel)
+    }
+}

@@ -1,0 +1,434 @@
+//! Puts the broadcasts of one room into the order of their numbers.
+//!
+//! A broadcast that overtook its predecessor is held for a moment; then the room's owner is asked to
+//! read what is missing from where it is kept. Only when that stays silent does delivery go on behind a
+//! visible gap; a swap or a repeat never happens. While the room's newest number is not known yet
+//! (`open`), everything is held. Nothing here waits or reads a clock.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long a broadcast is held before its predecessor is asked for.
+pub(super) const HOLD: Duration = Duration::from_millis(50);
+/// Broadcasts held for one room. What comes above is dropped, and read again later.
+pub(super) const HELD_MAX: usize = 1_000;
+/// How long the store may be silent before delivery goes on without it.
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
+/// When to ask again after the store could not answer.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// The order of one room; `T` is a broadcast.
+#[derive(Debug)]
+pub(super) struct RoomOrder<T> {
+    state: State,
+    /// The last number delivered; `None` while it is unknown what came before.
+    delivered: Option<u64>,
+    /// The greatest number known to exist.
+    head: u64,
+    held: BTreeMap<u64, T>,
+    /// Since when something is missing.
+    gap_since: Option<Instant>,
+    /// Since when the store has been asked in vain.
+    asked_since: Option<Instant>,
+    /// When to ask next.
+    ask_at: Option<Instant>,
+    is_asking: bool,
+    counts: Counts,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The room's newest number is being read.
+    Opening {
+        since: Instant,
+    },
+    Open,
+}
+
+/// What happened, for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Counts {
+    pub(super) held: u64,
+    pub(super) repaired: u64,
+    pub(super) gaps: u64,
+    pub(super) duplicates: u64,
+}
+
+impl<T> RoomOrder<T> {
+    /// A room whose newest number is not known yet.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            state: State::Opening { since: now },
+            delivered: None,
+            head: 0,
+            held: BTreeMap::new(),
+            gap_since: None,
+            asked_since: None,
+            ask_at: None,
+            is_asking: false,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Whether the newest number is still being read.
+    pub(super) fn is_opening(&self) -> bool {
+        self.state != State::Open
+    }
+
+    /// The last number delivered.
+    pub(super) fn delivered(&self) -> Option<u64> {
+        self.delivered
+    }
+
+    /// Takes what was counted since the last call.
+    pub(super) fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// The newest number was read; `None`: it cannot be known, and the first broadcast becomes it.
+    /// Returns what is to be delivered now.
+    pub(super) fn open(&mut self, now: Instant, head: Option<u64>) -> Vec<T> {
+        if !self.is_opening() {
+            return Vec::new();
+        }
+        self.state = State::Open;
+        self.delivered = head;
+        if let Some(head) = head {
+            self.head = self.head.max(head);
+            self.held = self.held.split_off(&(head + 1));
+        }
+        let ready = self.release();
+        self.look_for_gap(now);
+        ready
+    }
+
+    /// Takes a broadcast. Returns what is to be delivered now, in order.
+    pub(super) fn receive(&mut self, now: Instant, seq: u64, item: T) -> Vec<T> {
+        if self.delivered.is_some_and(|delivered| seq <= delivered) || self.held.contains_key(&seq)
+        {
+            self.counts.duplicates += 1;
+            return Vec::new();
+        }
+        self.head = self.head.max(seq);
+        let is_next = self.delivered.is_none_or(|delivered| seq == delivered + 1);
+        if !self.is_opening() && is_next {
+            self.delivered = Some(seq);
+            let mut ready = vec![item];
+            ready.append(&mut self.release());
+            self.look_for_gap(now);
+            return ready;
+        }
+        self.counts.held += 1;
+        self.held.insert(seq, item);
+        if self.held.len() > HELD_MAX {
+            // The greatest goes: it will be read again last.
+            self.held.pop_last();
+            self.ask_now(now);
+        }
+        self.look_for_gap(now);
+        Vec::new()
+    }
+
+    /// It became known that `head` exists.
+    pub(super) fn notice(&mut self, now: Instant, head: u64) {
+        self.head = self.head.max(head);
+        if !self.is_opening() && self.delivered.is_none() {
+            // Nobody here has been promised anything before the first broadcast.
+            self.delivered = Some(head);
+        }
+        let behind = self.delivered.is_some_and(|delivered| delivered < head);
+        if behind && !self.held.contains_key(&head) {
+            // A lost broadcast: waiting will not bring it.
+            self.ask_now(now);
+        }
+        self.look_for_gap(now);
+    }
+
+    /// When [`RoomOrder::handle_timeout`] has something to do.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Opening { since } => Some(since + SILENCE),
+            State::Open => {
+                let silence = self.asked_since.map(|since| since + SILENCE);
+                let ask = self.ask_at.filter(|_| !self.is_asking);
+                silence.into_iter().chain(ask).min()
+            }
+        }
+    }
+
+    /// Does what is due. Returns what is to be delivered now.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<T> {
+        match (self.state, self.asked_since) {
+            (State::Opening { since }, _) if now >= since + SILENCE => self.open(now, None),
+            (State::Open, Some(since)) if now >= since + SILENCE => self.give_up(now),
+            _ => Vec::new(),
+        }
+    }
+
+    /// After which number the store is to be asked now, if at all. Whoever is told to ask must call
+    /// [`RoomOrder::repaired`] in the end.
+    pub(super) fn poll_repair(&mut self, now: Instant) -> Option<u64> {
+        let due = self.ask_at.is_some_and(|at| now >= at);
+        if self.is_opening() || self.is_asking || !due {
+            return None;
+        }
+        self.is_asking = true;
+        self.ask_at = None;
+        self.asked_since.get_or_insert(now);
+        self.delivered
+    }
+
+    /// The store's answer: what follows, in order; `None` if it has none now. Returns what is to be
+    /// delivered now.
+    pub(super) fn repaired(&mut self, now: Instant, items: Option<Vec<(u64, T)>>) -> Vec<T> {
+        self.is_asking = false;
+        let mut ready = Vec::new();
+        for (seq, item) in items.into_iter().flatten() {
+            let next = self.delivered.map_or(seq, |delivered| delivered + 1);
+            if seq == next {
+                self.held.remove(&seq);
+                self.delivered = Some(seq);
+                self.head = self.head.max(seq);
+                self.counts.repaired += 1;
+                ready.push(item);
+            }
+        }
+        ready.append(&mut self.release());
+        if ready.is_empty() {
+            self.ask_at = Some(now + RETRY);
+        } else {
+            // Something came: the store is there, and if more is missing it is asked at once.
+            self.asked_since = None;
+            self.ask_at = Some(now);
+        }
+        self.look_for_gap(now);
+        ready
+    }
+
+    /// What is held and follows without a gap.
+    fn release(&mut self) -> Vec<T> {
+        let mut ready = Vec::new();
+        while let Some(entry) = self.held.first_entry() {
+            let seq = *entry.key();
+            if self.delivered.is_some_and(|delivered| seq != delivered + 1) {
+                break;
+            }
+            self.delivered = Some(seq);
+            ready.push(entry.remove());
+        }
+        ready
+    }
+
+    /// Goes on behind what nobody could read.
+    fn give_up(&mut self, now: Instant) -> Vec<T> {
+        self.counts.gaps += 1;
+        self.asked_since = None;
+        self.ask_at = None;
+        self.gap_since = None;
+        self.is_asking = false;
+        let next = self.held.keys().next().copied();
+        self.delivered = Some(next.map_or(self.head, |next| next - 1));
+        let ready = self.release();
+        self.look_for_gap(now);
+        ready
+    }
+
+    /// Notes since when something is missing, or that nothing is.
+    fn look_for_gap(&mut self, now: Instant) {
+        if self.is_opening() {
+            return;
+        }
+        if self
+            .delivered
+            .is_none_or(|delivered| delivered >= self.head)
+        {
+            self.gap_since = None;
+            self.asked_since = None;
+            self.ask_at = None;
+        } else if self.gap_since.is_none() {
+            self.gap_since = Some(now);
+            self.ask_at.get_or_insert(now + HOLD);
+        } else if !self.is_asking {
+            self.ask_at.get_or_insert(now + HOLD);
+        }
+    }
+
+    fn ask_now(&mut self, now: Instant) {
+        if self.ask_at.is_none_or(|at| at > now) && self.asked_since.is_none() {
+            self.ask_at = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A room of which `head` is known.
+    fn room(now: Instant, head: u64) -> RoomOrder<u64> {
+        let mut order = RoomOrder::new(now);
+        assert!(order.open(now, Some(head)).is_empty());
+        order
+    }
+
+    fn at(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn passes_on_what_comes_in_order_and_drops_repeats() {
+        let now = Instant::now();
+        let mut order = room(now, 4);
+        assert_eq!(order.receive(now, 5, 5), [5]);
+        assert_eq!(order.receive(now, 6, 6), [6]);
+        assert!(order.receive(now, 5, 5).is_empty());
+        assert!(order.receive(now, 3, 3).is_empty());
+        assert_eq!(order.take_counts().duplicates, 2);
+        assert_eq!(order.next_timeout(), None);
+    }
+
+    #[test]
+    fn holds_what_overtook_its_predecessor() {
+        let now = Instant::now();
+        let mut order = room(now, 0);
+        assert!(order.receive(now, 2, 2).is_empty());
+        assert!(order.receive(now, 3, 3).is_empty());
+        assert_eq!(order.poll_repair(at(now, 49)), None);
+        assert_eq!(order.receive(at(now, 49), 1, 1), [1, 2, 3]);
+        assert_eq!(order.next_timeout(), None);
+        assert_eq!(order.poll_repair(at(now, 100)), None);
+    }
+
+    #[test]
+    fn asks_for_what_is_missing_after_a_moment() {
+        let now = Instant::now();
+        let mut order = room(now, 0);
+        order.receive(now, 1, 1);
+        assert!(order.receive(now, 4, 4).is_empty());
+        assert_eq!(order.next_timeout(), Some(at(now, 50)));
+        assert_eq!(order.poll_repair(at(now, 50)), Some(1));
+        assert_eq!(order.poll_repair(at(now, 51)), None, "it asks once");
+        let answer = Some(vec![(2, 2), (3, 3), (4, 4)]);
+        assert_eq!(order.repaired(at(now, 60), answer), [2, 3, 4]);
+        assert!(order.receive(at(now, 61), 2, 2).is_empty());
+        assert_eq!(order.next_timeout(), None);
+    }
+
+    #[test]
+    fn asks_page_by_page_without_a_pause() {
+        let now = Instant::now();
+        let mut order = room(now, 0);
+        order.notice(now, 5);
+        assert_eq!(order.poll_repair(now), Some(0), "a notice needs no wait");
+        assert_eq!(order.repaired(now, Some(vec![(1, 1), (2, 2)])), [1, 2]);
+        assert_eq!(order.poll_repair(now), Some(2));
+        assert_eq!(
+            order.repaired(now, Some(vec![(3, 3), (4, 4), (5, 5)])),
+            [3, 4, 5]
+        );
+        assert_eq!(order.poll_repair(now), None);
+    }
+
+    #[test]
+    fn leaves_a_visible_gap_when_the_store_stays_silent() {
+        let now = Instant::now();
+        let mut order = room(now, 0);
+        order.receive(now, 3, 3);
+        order.receive(now, 4, 4);
+        let asked = at(now, 50);
+        assert_eq!(order.poll_repair(asked), Some(0));
+        assert!(order.repaired(asked, None).is_empty());
+        assert_eq!(order.next_timeout(), Some(asked + RETRY));
+        assert_eq!(order.poll_repair(asked + RETRY), Some(0));
+        // This one is never answered.
+        assert_eq!(order.next_timeout(), Some(asked + SILENCE));
+        assert!(order.handle_timeout(asked + RETRY).is_empty());
+        assert_eq!(order.handle_timeout(asked + SILENCE), [3, 4]);
+        assert_eq!(order.take_counts().gaps, 1);
+        assert!(
+            order.receive(asked + SILENCE, 2, 2).is_empty(),
+            "never a swap"
+        );
+        let late = Some(vec![(1, 1), (2, 2), (3, 3)]);
+        assert!(order.repaired(asked + SILENCE, late).is_empty());
+        assert_eq!(order.next_timeout(), None);
+    }
+
+    #[test]
+    fn holds_a_bounded_number_and_reads_the_rest() {
+        let now = Instant::now();
+        let mut order = room(now, 0);
+        let last = HELD_MAX as u64 + 10;
+        for seq in 2..=last {
+            assert!(order.receive(now, seq, seq).is_empty());
+        }
+        assert_eq!(order.held.len(), HELD_MAX);
+        assert_eq!(
+            order.poll_repair(now),
+            Some(0),
+            "it is asked before the time"
+        );
+        let ready = order.repaired(now, Some(vec![(1, 1)]));
+        assert_eq!(ready.len(), HELD_MAX + 1);
+        assert_eq!(order.poll_repair(now), Some(HELD_MAX as u64 + 1));
+    }
+
+    #[test]
+    fn holds_everything_until_the_head_is_known() {
+        let now = Instant::now();
+        let mut order = RoomOrder::new(now);
+        for seq in [6, 5, 8, 4] {
+            assert!(order.receive(now, seq, seq).is_empty());
+        }
+        assert_eq!(order.open(now, Some(5)), [6]);
+        assert_eq!(order.delivered(), Some(6));
+        assert_eq!(order.poll_repair(at(now, 50)), Some(6));
+    }
+
+    #[test]
+    fn begins_with_the_first_broadcast_when_the_head_stays_unknown() {
+        let now = Instant::now();
+        let mut order = RoomOrder::new(now);
+        assert!(order.receive(now, 8, 8).is_empty());
+        assert!(order.receive(now, 7, 7).is_empty());
+        assert_eq!(order.next_timeout(), Some(now + SILENCE));
+        assert_eq!(order.handle_timeout(now + SILENCE), [7, 8]);
+        assert!(order.open(now + SILENCE, Some(20)).is_empty(), "too late");
+        assert_eq!(order.receive(now + SILENCE, 9, 9), [9]);
+    }
+
+    proptest! {
+        /// Whatever is lost, repeated or swapped on the way: everything is delivered once, in order.
+        #[test]
+        fn delivers_everything_once_in_order(
+            arrivals in proptest::collection::vec((1u64..30, 0u64..40), 0..80),
+            head in 0u64..10,
+            page in 1usize..7,
+        ) {
+            let mut now = Instant::now();
+            let mut order = RoomOrder::new(now);
+            let mut got = order.open(now, Some(head));
+            let mut newest = head;
+            let settle = |order: &mut RoomOrder<u64>, now: Instant, newest: u64, got: &mut Vec<u64>| {
+                while let Some(after) = order.poll_repair(now) {
+                    let items = (after + 1..=newest).take(page).map(|seq| (seq, seq)).collect();
+                    got.extend(order.repaired(now, Some(items)));
+                }
+                got.extend(order.handle_timeout(now));
+            };
+            for (seq, ms) in arrivals {
+                now = at(now, ms);
+                newest = newest.max(seq);
+                got.extend(order.receive(now, seq, seq));
+                settle(&mut order, now, newest, &mut got);
+            }
+            now += HOLD;
+            order.notice(now, newest);
+            settle(&mut order, now, newest, &mut got);
+            prop_assert_eq!(got, (head + 1..=newest).collect::<Vec<_>>());
+            prop_assert_eq!(order.next_timeout(), None);
+        }
+    }
+}
