@@ -6,8 +6,11 @@
 //! that will surely never be stored, `Timeout` when it cannot know.
 
 mod health;
+mod load;
 pub mod memory;
 mod migration;
+pub mod postgres;
+mod request;
 pub mod sqlite;
 mod ticket;
 

@@ -11,16 +11,17 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use futures_util::FutureExt;
-use futures_util::future::{LocalBoxFuture, ready};
+use futures_util::future::LocalBoxFuture;
 
-use self::reader::{Reader, Request};
+use self::reader::Reader;
 pub use self::schema::OpenError;
-use self::writer::{Write, Writer};
+use self::writer::Writer;
 use super::health::Health;
+use super::load::Bound;
+use super::request::{Read, Write, refused};
 use super::ticket::{Asks, Deadlines, Ticket};
 use super::{ANSWER_WITHIN, Condition, Cursor, Draft, Page, Store, StoreError, Stored};
 
@@ -39,8 +40,8 @@ const READS: &str = "reads";
 #[derive(Clone)]
 pub struct SqliteStore {
     writes: flume::Sender<Write>,
-    reads: flume::Sender<Request>,
-    write_bytes: Arc<AtomicUsize>,
+    reads: flume::Sender<Read>,
+    write_bytes: Arc<Bound>,
     deadlines: Arc<Deadlines>,
     health: Arc<Health>,
 }
@@ -72,7 +73,7 @@ impl SqliteStore {
             watched.failed(part, "no answer in time");
         })
         .map_err(OpenError::Thread)?;
-        let write_bytes = Arc::default();
+        let write_bytes = Bound::new(WRITE_BYTES_MAX);
         Ok(Self {
             writes: to_writer,
             reads: to_reader,
@@ -94,7 +95,7 @@ impl SqliteStore {
 
     fn read<T: Send + 'static>(
         &self,
-        request: impl FnOnce(Arc<Ticket<T>>) -> Request,
+        request: impl FnOnce(Arc<Ticket<T>>) -> Read,
     ) -> LocalBoxFuture<'static, Result<T, StoreError>> {
         let ticket = Ticket::new(Asks::ToRead);
         if self.reads.try_send(request(ticket.clone())).is_err() {
@@ -105,45 +106,16 @@ impl SqliteStore {
     }
 }
 
-/// The share of one waiting message in what all of them hold; given back when it is dropped.
-#[derive(Debug)]
-struct Load {
-    bytes: usize,
-    total: Arc<AtomicUsize>,
-}
-
-impl Load {
-    /// `None`: with these bytes it would be more than [`WRITE_BYTES_MAX`].
-    fn of(bytes: usize, total: &Arc<AtomicUsize>) -> Option<Self> {
-        let load = Self {
-            bytes,
-            total: total.clone(),
-        };
-        let before = total.fetch_add(bytes, Ordering::Relaxed);
-        (before + bytes <= WRITE_BYTES_MAX).then_some(load)
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-fn refused<T: 'static>(reason: &str) -> LocalBoxFuture<'static, Result<T, StoreError>> {
-    ready(Err(StoreError::Unavailable(reason.into()))).boxed_local()
-}
-
 impl Store for SqliteStore {
     fn append(&self, draft: Draft) -> LocalBoxFuture<'static, Result<Stored, StoreError>> {
-        let Some(load) = Load::of(draft.weight(), &self.write_bytes) else {
+        let Some(load) = self.write_bytes.hold(draft.weight()) else {
             return refused("too many bytes wait");
         };
         let ticket = Ticket::new(Asks::ToStore);
         let write = Write {
             draft,
             ticket: ticket.clone(),
-            load,
+            loads: [Some(load), None],
         };
         if self.writes.try_send(write).is_err() {
             return refused("too many messages wait");
@@ -159,7 +131,7 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> LocalBoxFuture<'static, Result<Page, StoreError>> {
         let room = room.into();
-        self.read(|ticket| Request::History {
+        self.read(|ticket| Read::History {
             room,
             cursor,
             limit,
@@ -168,7 +140,7 @@ impl Store for SqliteStore {
     }
 
     fn heads(&self, rooms: Vec<Box<str>>) -> LocalBoxFuture<'static, Result<Vec<u64>, StoreError>> {
-        self.read(|ticket| Request::Heads { rooms, ticket })
+        self.read(|ticket| Read::Heads { rooms, ticket })
     }
 
     fn condition(&self) -> Condition {

@@ -3,5 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;
+mod faults;
 mod memory;
+mod postgres;
+mod postgres_server;
+mod relay;
 mod sqlite;

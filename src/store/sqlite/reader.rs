@@ -7,29 +7,16 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{READS, schema};
 use crate::store::health::Health;
+use crate::store::request::{self, Read};
 use crate::store::ticket::Ticket;
 use crate::store::{Cursor, Message, Page, StoreError};
-
-/// What can be asked.
-pub(super) enum Request {
-    History {
-        room: Box<str>,
-        cursor: Cursor,
-        limit: usize,
-        ticket: Arc<Ticket<Page>>,
-    },
-    Heads {
-        rooms: Vec<Box<str>>,
-        ticket: Arc<Ticket<Vec<u64>>>,
-    },
-}
 
 /// The thread's state.
 pub(super) struct Reader {
     path: PathBuf,
     /// `None` after a failure: opened again for the next request.
     connection: Option<Connection>,
-    requests: flume::Receiver<Request>,
+    requests: flume::Receiver<Read>,
     health: Arc<Health>,
 }
 
@@ -37,7 +24,7 @@ impl Reader {
     pub(super) fn new(
         path: &Path,
         connection: Connection,
-        requests: flume::Receiver<Request>,
+        requests: flume::Receiver<Read>,
         health: Arc<Health>,
     ) -> Self {
         Self {
@@ -52,7 +39,7 @@ impl Reader {
     pub(super) fn run(mut self) {
         while let Ok(request) = self.requests.recv() {
             match request {
-                Request::History {
+                Read::History {
                     room,
                     cursor,
                     limit,
@@ -60,7 +47,7 @@ impl Reader {
                 } => {
                     self.serve(&ticket, |connection| page(connection, &room, cursor, limit));
                 }
-                Request::Heads { rooms, ticket } => {
+                Read::Heads { rooms, ticket } => {
                     self.serve(&ticket, |connection| heads(connection, &rooms));
                 }
             }
@@ -132,13 +119,8 @@ fn page(
     let rows_max = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map((room, from, rows_max), |row| message(room, row))?;
-    let mut messages = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let has_more = messages.len() > limit;
-    messages.truncate(limit);
-    if !matches!(cursor, Cursor::After(_)) {
-        messages.reverse();
-    }
-    Ok(Page { messages, has_more })
+    let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(request::page(rows, cursor, limit))
 }
 
 /// A row of `seq, id, sender, content, wall_ms, client_msg_id`.

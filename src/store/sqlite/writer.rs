@@ -10,22 +10,15 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
-use super::{Load, WRITES, reader, schema};
+use super::{WRITES, reader, schema};
 use crate::store::health::Health;
-use crate::store::ticket::Ticket;
+use crate::store::request::Write;
 use crate::store::{Draft, Message, StoreError, Stored};
 
 /// The most rows in one transaction.
 const BATCH_ROWS_MAX: usize = 512;
 /// The most bytes in one transaction; one message alone may be larger.
 const BATCH_BYTES_MAX: usize = 4 << 20;
-
-/// A message that waits to be stored.
-pub(super) struct Write {
-    pub(super) draft: Draft,
-    pub(super) ticket: Arc<Ticket<Stored>>,
-    pub(super) load: Load,
-}
 
 /// What became of one row of a transaction that was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +99,7 @@ impl Writer {
     fn settle(&mut self, batch: Vec<Write>) {
         let (drafts, tickets): (Vec<_>, Vec<_>) = batch
             .into_iter()
-            .map(|write| (write.draft, (write.ticket, write.load)))
+            .map(|write| (write.draft, (write.ticket, write.loads)))
             .unzip();
         match self.store(&drafts) {
             Ok(rows) => {
@@ -327,9 +320,8 @@ fn is_of_the_row(error: &rusqlite::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::ticket::Asks;
+    use crate::store::ticket::{Asks, Ticket};
     use futures_lite::future::block_on;
-    use std::sync::atomic::AtomicUsize;
 
     fn draft(room: &str, content: &str, key: Option<&str>) -> Draft {
         Draft {
@@ -365,15 +357,11 @@ mod tests {
     impl Fixture {
         fn send(&self, draft: Draft) -> Arc<Ticket<Stored>> {
             let ticket = Ticket::new(Asks::ToStore);
-            let load = Load {
-                bytes: 0,
-                total: Arc::new(AtomicUsize::new(0)),
-            };
             self.sender
                 .send(Write {
                     draft,
                     ticket: ticket.clone(),
-                    load,
+                    loads: [None, None],
                 })
                 .unwrap();
             ticket

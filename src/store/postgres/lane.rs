@@ -1,0 +1,141 @@
+//! What a writer and a reader have in common: a connection that is made again whenever it is lost,
+//! and a circuit that is open while that fails.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_lite::future::or;
+use glommio::timer::Timer;
+
+use super::backoff::Backoff;
+use super::link::{Link, LinkError, Needs, within};
+use super::target::Target;
+use crate::store::health::Health;
+
+/// How often a connection is asked whether it still is one. A silent one is found out by this, and
+/// not by the first who needs it.
+pub(super) const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How long it has to answer that.
+const PROBE_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// The part of a lane that every thread may look at.
+#[derive(Debug, Default)]
+pub(super) struct Circuit(AtomicBool);
+
+impl Circuit {
+    /// Whether requests are to be refused at once.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One connection's keeper.
+pub(super) struct Lane {
+    pub(super) target: Arc<Target>,
+    pub(super) needs: Needs,
+    /// Its name in `/health`.
+    pub(super) part: &'static str,
+    pub(super) health: Arc<Health>,
+    pub(super) circuit: Arc<Circuit>,
+    pub(super) backoff: Backoff,
+}
+
+impl Lane {
+    /// Tries once to connect. After a failure, waits as long as is good before the next try.
+    pub(super) async fn connect(&mut self) -> Option<Link> {
+        match Link::open(&self.target, self.needs).await {
+            Ok(link) => {
+                self.succeeded();
+                Some(link)
+            }
+            Err(error) => {
+                self.failed_to_connect(&error).await;
+                None
+            }
+        }
+    }
+
+    async fn failed_to_connect(&mut self, error: &LinkError) {
+        self.health.failed(self.part, &error.to_string());
+        let wait = self.backoff.failed(chance());
+        self.circuit
+            .0
+            .store(self.backoff.is_open(), Ordering::Relaxed);
+        glommio::timer::sleep(wait).await;
+    }
+
+    /// The next of a queue. `None`: the connection has ended, or nobody can ask any more.
+    pub(super) async fn next<T>(
+        &mut self,
+        queue: &flume::Receiver<T>,
+        link: &Link,
+        probing: &mut Timer,
+    ) -> Option<T> {
+        loop {
+            let next = async { Wake::Next(queue.recv_async().await.ok()) };
+            let lost = async {
+                link.lost().await;
+                Wake::Next(None)
+            };
+            let probe = async {
+                (&mut *probing).await;
+                Wake::Probe
+            };
+            match or(next, or(lost, probe)).await {
+                Wake::Next(next) => return next,
+                Wake::Probe => {
+                    if !self.probe(link).await {
+                        return None;
+                    }
+                    *probing = Timer::new(PROBE_EVERY);
+                }
+            }
+        }
+    }
+
+    /// Asks the connection whether it still is one. `false`: it is of no use any more.
+    async fn probe(&mut self, link: &Link) -> bool {
+        match within(PROBE_WITHIN, link.client.check_connection()).await {
+            Some(Ok(())) => true,
+            Some(Err(_)) => false,
+            None => {
+                self.gave_up(PROBE_WITHIN);
+                false
+            }
+        }
+    }
+
+    /// Notes that the database did what it was asked.
+    pub(super) fn succeeded(&mut self) {
+        self.health.succeeded(self.part);
+        self.backoff.succeeded();
+        self.circuit.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that it refused.
+    pub(super) fn refused(&self, reason: &str) {
+        self.health.failed(self.part, reason);
+    }
+
+    /// Notes that it was silent for so long that waiting for it again is of no use.
+    pub(super) fn gave_up(&mut self, silence: Duration) {
+        self.health
+            .failed(self.part, &format!("no answer within {silence:?}"));
+        self.backoff.gave_up();
+        self.circuit.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What ends the wait of a lane.
+enum Wake<T> {
+    Next(Option<T>),
+    Probe,
+}
+
+fn chance() -> u8 {
+    let mut byte = [0];
+    // Without randomness the servers come back in step, which is no reason to stop.
+    let _ = getrandom::fill(&mut byte);
+    byte[0]
+}

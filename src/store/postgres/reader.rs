@@ -1,0 +1,197 @@
+//! A reader: pages of history, or what a join, a replay and a repair need, over one connection.
+//!
+//! What waits is sent together and answered together; nothing here is in a transaction.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use glommio::timer::Timer;
+use tokio_postgres::{Error, Row, Statement};
+
+use super::lane::{Lane, PROBE_EVERY};
+use super::link::{Link, Outcome, outcome, within};
+use super::target::cause;
+use crate::store::request::{self, Read};
+use crate::store::{Cursor, Message, Page};
+
+/// The most requests in flight on the connection.
+const TOGETHER_MAX: usize = 64;
+/// How long they may be in flight. Then the connection is thrown away.
+const READ_WITHIN: Duration = Duration::from_secs(3);
+
+macro_rules! select {
+    ($condition:literal) => {
+        concat!(
+            "SELECT seq, id, sender, content, wall_ms, client_msg_id FROM messages ",
+            "WHERE room = (SELECT id FROM rooms WHERE name = $1) AND seq ",
+            $condition,
+            " LIMIT $3"
+        )
+    };
+}
+
+/// The newest below a number, and the oldest above one.
+const BEFORE: &str = select!("< $2 ORDER BY seq DESC");
+const AFTER: &str = select!("> $2 ORDER BY seq");
+const HEADS: &str = "SELECT name, head FROM rooms WHERE name = ANY ($1)";
+
+/// The state of one reader.
+pub(super) struct Reader {
+    lane: Lane,
+    queue: flume::Receiver<Read>,
+}
+
+/// A connection with what can be asked of it.
+struct Prepared {
+    link: Link,
+    before: Statement,
+    after: Statement,
+    heads: Statement,
+}
+
+impl Reader {
+    pub(super) fn new(lane: Lane, queue: flume::Receiver<Read>) -> Self {
+        Self { lane, queue }
+    }
+
+    /// Reads until the last handle is gone.
+    pub(super) async fn run(mut self) {
+        while !(self.queue.is_disconnected() && self.queue.is_empty()) {
+            let Some(link) = self.lane.connect().await else {
+                if self.lane.circuit.is_open() {
+                    self.queue
+                        .drain()
+                        .for_each(|read| read.refuse("the database is down"));
+                }
+                continue;
+            };
+            match Prepared::new(link).await {
+                Ok(prepared) => self.serve(&prepared).await,
+                Err(error) => self.lane.refused(&cause(&error)),
+            }
+        }
+    }
+
+    /// Serves until the connection is of no use any more.
+    async fn serve(&mut self, prepared: &Prepared) {
+        let mut probing = Timer::new(PROBE_EVERY);
+        while let Some(first) = self
+            .lane
+            .next(&self.queue, &prepared.link, &mut probing)
+            .await
+        {
+            let waiting = std::iter::once(first).chain(self.queue.try_iter());
+            let reads: Vec<Read> = waiting.take(TOGETHER_MAX).filter(Read::take).collect();
+            let asked = join_all(reads.iter().map(|read| prepared.answer(read)));
+            let Some(results) = within(READ_WITHIN, asked).await else {
+                for read in reads {
+                    read.refuse("no answer in time");
+                }
+                return self.lane.gave_up(READ_WITHIN);
+            };
+            let mut lost = false;
+            for (read, result) in reads.iter().zip(results) {
+                match result {
+                    Ok(()) => self.lane.succeeded(),
+                    Err(error) => {
+                        self.lane.refused(&cause(&error));
+                        read.refuse(&cause(&error));
+                        lost |= outcome(&error) == Outcome::Unknown;
+                    }
+                }
+            }
+            if lost {
+                return;
+            }
+        }
+    }
+}
+
+impl Prepared {
+    async fn new(link: Link) -> Result<Self, Error> {
+        let client = &link.client;
+        let (before, after, heads) = (
+            client.prepare(BEFORE).await?,
+            client.prepare(AFTER).await?,
+            client.prepare(HEADS).await?,
+        );
+        Ok(Self {
+            link,
+            before,
+            after,
+            heads,
+        })
+    }
+
+    async fn answer(&self, read: &Read) -> Result<(), Error> {
+        match read {
+            Read::History {
+                room,
+                cursor,
+                limit,
+                ticket,
+            } => {
+                ticket.answer(Ok(self.page(room, *cursor, *limit).await?));
+            }
+            Read::Heads { rooms, ticket } => ticket.answer(Ok(self.heads(rooms).await?)),
+        }
+        Ok(())
+    }
+
+    async fn page(&self, room: &str, cursor: Cursor, limit: usize) -> Result<Page, Error> {
+        if room.contains('\0') {
+            return Ok(Page::default());
+        }
+        let clamp = |seq| i64::try_from(seq).unwrap_or(i64::MAX);
+        let (statement, from) = match cursor {
+            Cursor::Newest => (&self.before, i64::MAX),
+            Cursor::Before(seq) => (&self.before, clamp(seq)),
+            Cursor::After(seq) => (&self.after, clamp(seq)),
+        };
+        // One more than asked tells whether there are more.
+        let rows_max = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        let rows = self
+            .link
+            .client
+            .query(statement, &[&room, &from, &rows_max])
+            .await?;
+        let messages = rows
+            .iter()
+            .map(|row| message(room, row))
+            .collect::<Result<_, _>>()?;
+        Ok(request::page(messages, cursor, limit))
+    }
+
+    async fn heads(&self, rooms: &[Box<str>]) -> Result<Vec<u64>, Error> {
+        let names: Vec<&str> = rooms
+            .iter()
+            .map(|room| &**room)
+            .filter(|room| !room.contains('\0'))
+            .collect();
+        let rows = self.link.client.query(&self.heads, &[&names]).await?;
+        let mut known = std::collections::BTreeMap::new();
+        for row in &rows {
+            known.insert(
+                row.try_get::<_, &str>(0)?,
+                row.try_get::<_, i64>(1)?.cast_unsigned(),
+            );
+        }
+        Ok(rooms
+            .iter()
+            .map(|room| known.get(&**room).copied().unwrap_or(0))
+            .collect())
+    }
+}
+
+/// A row of `seq, id, sender, content, wall_ms, client_msg_id`.
+fn message(room: &str, row: &Row) -> Result<Message, Error> {
+    Ok(Message {
+        room: room.into(),
+        seq: row.try_get::<_, i64>(0)?.cast_unsigned(),
+        id: row.try_get(1)?,
+        user: row.try_get::<_, &str>(2)?.into(),
+        content: row.try_get::<_, &str>(3)?.into(),
+        wall_ms: row.try_get::<_, i64>(4)?.cast_unsigned(),
+        client_msg_id: row.try_get::<_, Option<&str>>(5)?.map(Into::into),
+    })
+}

@@ -1,0 +1,125 @@
+//! Brings a PostgreSQL database to the schema that this version knows.
+
+use tokio_postgres::{Client, Error};
+
+use super::link::{Link, LinkError, Needs};
+use super::target::{Target, cause};
+use crate::store::migration::{self, Migration, Newer};
+
+/// The number under which servers that start at the same moment wait for each other.
+const ADVISORY_LOCK: i64 = 0x7975_6d21;
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    name: "0001_messages",
+    sql: include_str!("../../../migrations/postgres/0001_messages.sql"),
+}];
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no way in.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A later version of the program made it.
+    #[error(transparent)]
+    Newer(#[from] Newer),
+    /// A step could not be taken.
+    #[error("cannot bring the database {database} up to date ({step}): {cause}")]
+    Step {
+        /// The hosts and the database.
+        database: String,
+        /// What was to be done.
+        step: &'static str,
+        /// Why it was not.
+        cause: String,
+    },
+    /// A thread or an executor could not be started.
+    #[error("cannot start a thread of the store: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The names of the steps that the database lacks. Changes nothing.
+pub(super) async fn pending(target: &Target) -> Result<Vec<&'static str>, OpenError> {
+    let link = Link::open(target, Needs::Reading).await?;
+    let lacking = lacking(target, &link.client).await?;
+    Ok(lacking.iter().map(|one| one.name).collect())
+}
+
+/// Takes the steps that the database lacks, all or none, and returns their names.
+pub(super) async fn migrate(target: &Target) -> Result<Vec<&'static str>, OpenError> {
+    let link = Link::open(target, Needs::Writing).await?;
+    let client = &link.client;
+    if lacking(target, client).await?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed = |step| move |error| at(target, step, &error);
+    // A step may take long on a large table, and so may another server's.
+    let begin = format!(
+        "SET statement_timeout = 0; SET lock_timeout = 0; \
+         BEGIN; SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); \
+         CREATE TABLE IF NOT EXISTS project_yum_migrations ( \
+             version integer PRIMARY KEY, name text NOT NULL, \
+             taken_at timestamptz NOT NULL DEFAULT now())"
+    );
+    client
+        .batch_execute(&begin)
+        .await
+        .map_err(failed("begin"))?;
+    let lacking = lacking(target, client).await?;
+    for step in lacking {
+        client
+            .batch_execute(step.sql)
+            .await
+            .map_err(failed(step.name))?;
+        // The name is one of ours.
+        let note = format!(
+            "INSERT INTO project_yum_migrations (version, name) VALUES ({}, '{}')",
+            version(step),
+            step.name
+        );
+        client
+            .batch_execute(&note)
+            .await
+            .map_err(failed(step.name))?;
+    }
+    client
+        .batch_execute("COMMIT")
+        .await
+        .map_err(failed("commit"))?;
+    Ok(lacking.iter().map(|one| one.name).collect())
+}
+
+/// A step's number, from 1.
+fn version(step: &Migration) -> usize {
+    1 + MIGRATIONS
+        .iter()
+        .position(|one| one.name == step.name)
+        .expect("it is one of the list")
+}
+
+async fn lacking(target: &Target, client: &Client) -> Result<&'static [Migration], OpenError> {
+    let failed = |error| at(target, "look", &error);
+    let there = "SELECT to_regclass('project_yum_migrations') IS NOT NULL";
+    if !client
+        .query_one(there, &[])
+        .await
+        .map_err(failed)?
+        .get::<_, bool>(0)
+    {
+        return Ok(MIGRATIONS);
+    }
+    let newest = "SELECT coalesce(max(version), 0) FROM project_yum_migrations";
+    let found: i32 = client.query_one(newest, &[]).await.map_err(failed)?.get(0);
+    Ok(migration::pending(
+        MIGRATIONS,
+        usize::try_from(found).unwrap_or(usize::MAX),
+    )?)
+}
+
+fn at(target: &Target, step: &'static str, error: &Error) -> OpenError {
+    OpenError::Step {
+        database: target.to_string(),
+        step,
+        cause: cause(error),
+    }
+}

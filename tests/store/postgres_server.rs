@@ -1,0 +1,239 @@
+//! A private PostgreSQL for the tests: made, started on a free port, and thrown away.
+
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// The user that it runs as when the tests are root's: PostgreSQL refuses root.
+const UNPRIVILEGED: u32 = 65_534;
+
+/// A server that ends with its last handle.
+pub(crate) struct Postgres {
+    home: tempfile::TempDir,
+    port: u16,
+    process: Mutex<Option<Child>>,
+}
+
+/// The server that the tests share which do not harm it.
+static SHARED: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
+
+impl Postgres {
+    /// The server of all harmless tests that run at this moment.
+    pub(crate) fn shared() -> Arc<Self> {
+        let mut shared = SHARED.lock().unwrap();
+        if let Some(running) = shared.upgrade() {
+            return running;
+        }
+        let started = Arc::new(Self::start());
+        *shared = Arc::downgrade(&started);
+        started
+    }
+
+    /// A server of one's own.
+    pub(crate) fn start() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        if is_root() {
+            chown(home.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
+        }
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let data = home.path().join("data");
+        let made = command("initdb", home.path())
+            .args([
+                "--username=yum",
+                "--auth-host=scram-sha-256",
+                "--auth-local=trust",
+            ])
+            .args([
+                "--encoding=UTF8",
+                "--no-sync",
+                "--no-instructions",
+                "--pgdata",
+            ])
+            .arg(&data)
+            .output()
+            .expect("setpriv, of util-linux, is installed");
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let server = Self {
+            home,
+            port,
+            process: Mutex::new(None),
+        };
+        server.run();
+        server.sql("ALTER USER yum PASSWORD 'secret'");
+        server
+    }
+
+    /// Starts the process, and waits until it answers.
+    pub(crate) fn run(&self) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join("log"))
+            .unwrap();
+        let child = command("postgres", self.home.path())
+            .arg("-D")
+            .arg(self.home.path().join("data"))
+            .args([
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "max_connections=100",
+            ])
+            .arg("-p")
+            .arg(self.port.to_string())
+            .arg("-k")
+            .arg(self.home.path())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        *self.process.lock().unwrap() = Some(child);
+        let begun = Instant::now();
+        while !self.psql("SELECT 1").status.success() {
+            assert!(
+                begun.elapsed() < Duration::from_mins(1),
+                "it does not start: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+    }
+
+    /// Kills every process of it, as if the machine had stopped.
+    pub(crate) fn kill(&self) {
+        let Some(mut child) = self.process.lock().unwrap().take() else {
+            return;
+        };
+        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+        let _ = child.wait();
+        // The children of the head are gone a moment after it; a new one refuses to start until then.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    /// Sends a signal to every process of it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let process = self.process.lock().unwrap();
+        let child = process.as_ref().expect("it runs");
+        for pid in std::iter::once(child.id()).chain(children(child.id())) {
+            let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// The port that it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The directory of its Unix socket.
+    pub(crate) fn directory(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// A new database, as a URL.
+    pub(crate) fn database(&self) -> String {
+        let name = format!("d{}", uuid::Uuid::now_v7().simple());
+        self.sql(&format!("CREATE DATABASE {name}"));
+        format!("postgres://yum:secret@127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Runs SQL as the owner of everything and returns what it prints.
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        let output = self.psql(sql);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn psql(&self, sql: &str) -> std::process::Output {
+        Command::new(program("psql"))
+            .args([
+                "-XAtq",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "yum",
+                "-d",
+                "postgres",
+                "-c",
+                sql,
+            ])
+            .arg("-h")
+            .arg(self.home.path())
+            .arg("-p")
+            .arg(self.port.to_string())
+            .output()
+            .expect("psql, of postgresql-client, is installed")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The processes that the head has started: each is its own group's leader, as PostgreSQL makes them.
+fn children(head: u32) -> Vec<u32> {
+    let listed = std::fs::read_to_string(format!("/proc/{head}/task/{head}/children"));
+    listed
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// One of PostgreSQL's programs: where `pg_config` says, or on the path.
+fn program(name: &str) -> PathBuf {
+    let asked = Command::new("pg_config").arg("--bindir").output();
+    let directory = asked
+        .ok()
+        .and_then(|output| String::from_utf8(output.stdout).ok());
+    let found = directory.map(|directory| Path::new(directory.trim()).join(name));
+    found
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| name.into())
+}
+
+fn command(name: &str, directory: &Path) -> Command {
+    let program = program(name);
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        let id = UNPRIVILEGED.to_string();
+        command
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.current_dir(directory);
+    command
+}
