@@ -12,6 +12,7 @@ use crate::auth::{self, AuthOptions, Claims, Keys, Verifier};
 use crate::config::args::{self, Command, Invocation};
 use crate::config::{Config, Database, Inputs, Vars, settings};
 use crate::server::{self, ServerError, demo, probe};
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 
 /// All went well.
@@ -126,7 +127,7 @@ pub(crate) fn auth_options(config: &Config) -> io::Result<AuthOptions> {
 fn data_directory(config: &Config) -> PathBuf {
     match &config.database {
         Database::Sqlite(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
-        Database::Memory => "data".into(),
+        Database::Postgres(_) | Database::Memory => "data".into(),
     }
 }
 
@@ -208,13 +209,27 @@ fn printed(config: &Config) -> String {
 }
 
 fn migrate(config: &Config, dry_run: bool) -> u8 {
-    let Database::Sqlite(path) = &config.database else {
-        return say("A history in memory has no tables.");
-    };
-    let steps = if dry_run {
-        SqliteStore::pending_migrations(path)
-    } else {
-        SqliteStore::migrate(path)
+    let (database, steps) = match &config.database {
+        Database::Sqlite(path) => {
+            let steps = if dry_run {
+                SqliteStore::pending_migrations(path)
+            } else {
+                SqliteStore::migrate(path)
+            };
+            (
+                path.display().to_string(),
+                steps.map_err(|error| error.to_string()),
+            )
+        }
+        Database::Postgres(target) => {
+            let steps = if dry_run {
+                PostgresStore::pending_migrations(target)
+            } else {
+                PostgresStore::migrate(target)
+            };
+            (target.to_string(), steps.map_err(|error| error.to_string()))
+        }
+        Database::Memory => return say("A history in memory has no tables."),
     };
     match steps {
         Ok(steps) if steps.is_empty() => say("The database is up to date."),
@@ -224,8 +239,7 @@ fn migrate(config: &Config, dry_run: bool) -> u8 {
         }
         Err(error) => {
             complain(&format!(
-                "The database {} cannot be brought up to date: {error}",
-                path.display()
+                "The database {database} cannot be brought up to date: {error}"
             ));
             FAILURE
         }

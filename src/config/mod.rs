@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::store::postgres::Target;
 use sources::{Found, parse_dotenv, parse_file, resolve};
 pub use sources::{Read, Vars};
 
@@ -33,6 +34,8 @@ impl fmt::Debug for Secret {
 pub enum Database {
     /// The embedded store, in this file.
     Sqlite(PathBuf),
+    /// A PostgreSQL database.
+    Postgres(Box<Target>),
     /// A bounded history in memory; nothing is durable.
     Memory,
 }

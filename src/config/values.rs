@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Database, LogFormat, Secret};
+use crate::store::postgres::Target;
 
 /// A whole number within bounds.
 pub(super) fn number<T>(text: &str, least: T, most: T) -> Result<T, String>
@@ -50,7 +51,7 @@ pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, String> {
 pub(super) fn database(text: &str) -> Result<Database, String> {
     let (scheme, rest) = text
         .split_once(':')
-        .ok_or("must be sqlite:PATH or memory:")?;
+        .ok_or("must be postgres://…, sqlite:PATH or memory:")?;
     match scheme {
         "memory" if rest.is_empty() => Ok(Database::Memory),
         "sqlite" => {
@@ -60,10 +61,10 @@ pub(super) fn database(text: &str) -> Result<Database, String> {
             }
             Ok(Database::Sqlite(PathBuf::from(path)))
         }
-        "postgres" | "postgresql" => {
-            Err("PostgreSQL is not in this version; use sqlite:PATH".to_owned())
-        }
-        _ => Err("must be sqlite:PATH or memory:".to_owned()),
+        "postgres" | "postgresql" => Target::parse(text)
+            .map(|target| Database::Postgres(Box::new(target)))
+            .map_err(|error| error.to_string()),
+        _ => Err("must be postgres://…, sqlite:PATH or memory:".to_owned()),
     }
 }
 
@@ -181,7 +182,11 @@ mod tests {
             Ok(Database::Sqlite("/var/lib/chat.db".into()))
         );
         assert_eq!(database("memory:"), Ok(Database::Memory));
-        for wrong in ["", "chat.db", "sqlite:", "mysql://x", "postgres://u@h/d"] {
+        assert!(matches!(
+            database("postgres://ann:secret@db/chat"),
+            Ok(Database::Postgres(target)) if target.to_string() == "db:5432/chat"
+        ));
+        for wrong in ["", "chat.db", "sqlite:", "mysql://x", "postgres://u@h:x/d"] {
             assert!(database(wrong).is_err(), "{wrong}");
         }
     }

@@ -42,6 +42,7 @@ fn text(
 ) -> String {
     let kept = match &config.database {
         Database::Sqlite(path) => format!("messages are kept in {}", path.display()),
+        Database::Postgres(target) => format!("messages are kept in PostgreSQL at {target}"),
         Database::Memory => "messages are kept in memory only".to_owned(),
     };
     let threads = if shards == 1 {

@@ -30,6 +30,7 @@ use crate::bus::directory::Directory;
 use crate::bus::mesh;
 use crate::config::{Config, Database};
 use crate::store::memory::MemoryStore;
+use crate::store::postgres::{self, PostgresStore, Target};
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{Condition, SharedStore, Store as _};
 use crate::{log, net};
@@ -57,6 +58,9 @@ pub enum ServerError {
     /// The database cannot be opened.
     #[error("cannot open the database {0}: {1}")]
     Store(String, sqlite::OpenError),
+    /// PostgreSQL cannot be used.
+    #[error("cannot use the database: {0}")]
+    Postgres(#[from] postgres::OpenError),
     /// The demo's secret cannot be kept.
     #[error("cannot keep the demo's secret: {0}")]
     Secret(io::Error),
@@ -88,25 +92,41 @@ fn listen_advice(error: &io::Error) -> &'static str {
 #[derive(Clone)]
 enum OpenStore {
     Sqlite(SqliteStore),
+    Postgres(PostgresStore),
     Memory(MemoryStore),
 }
 
 impl OpenStore {
-    fn open(database: &Database) -> Result<Self, ServerError> {
-        match database {
+    /// The store, and what each shard has to begin for it.
+    fn open(
+        database: &Database,
+        shards: usize,
+    ) -> Result<(Self, Vec<postgres::Seat>), ServerError> {
+        let store = match database {
             Database::Sqlite(path) => SqliteStore::open(path)
                 .map(Self::Sqlite)
-                .map_err(|error| ServerError::Store(path.display().to_string(), error)),
+                .map_err(|error| ServerError::Store(path.display().to_string(), error))?,
+            Database::Postgres(target) => {
+                for step in PostgresStore::migrate(target)? {
+                    tracing::info!(step, "brought the database up to date");
+                }
+                let (store, seats) = PostgresStore::new(Target::clone(target), shards)
+                    .map_err(ServerError::Thread)?;
+                return Ok((Self::Postgres(store), seats));
+            }
             Database::Memory => {
                 tracing::warn!("messages are kept in memory: nothing is durable");
-                Ok(Self::Memory(MemoryStore::new()))
+                Self::Memory(MemoryStore::new())
             }
-        }
+        };
+        let seats = (0..shards).map(|_| postgres::Seat::default()).collect();
+        Ok((store, seats))
     }
 
     fn handle(self) -> SharedStore {
         match self {
             Self::Sqlite(store) => Rc::new(store),
+            Self::Postgres(store) => Rc::new(store.handle()),
             Self::Memory(store) => Rc::new(store),
         }
     }
@@ -114,6 +134,7 @@ impl OpenStore {
     fn kind(&self) -> &'static str {
         match self {
             Self::Sqlite(store) => store.kind(),
+            Self::Postgres(store) => store.kind(),
             Self::Memory(store) => store.kind(),
         }
     }
@@ -127,7 +148,7 @@ pub fn run(config: Config, auth: AuthOptions) -> Result<(), ServerError> {
     let log = log::start(&config.log_level, config.log_format);
     let Plan { shards, pins } = cpus::plan(config.shards);
     let (listeners, address) = listen(SocketAddr::new(config.host, config.port), shards)?;
-    let store = OpenStore::open(&config.database)?;
+    let (store, store_seats) = OpenStore::open(&config.database, shards)?;
     let status = Status::new(shards, store.kind(), "mesh");
     let process = net::Process::new();
     start_threads(&config, recorder, &status, &process, &log)?;
@@ -139,8 +160,12 @@ pub fn run(config: Config, auth: AuthOptions) -> Result<(), ServerError> {
     let host = host_tag();
     let (ended, ends) = flume::bounded(shards);
     let config = Arc::new(config);
-    let each = listeners.into_iter().zip(seats).zip(handoffs);
-    for (index, ((listener, seat), handoffs)) in each.enumerate() {
+    let each = listeners
+        .into_iter()
+        .zip(seats)
+        .zip(handoffs)
+        .zip(store_seats);
+    for (index, (((listener, seat), handoffs), store_seat)) in each.enumerate() {
         let parts = Parts {
             index: u8::try_from(index).expect("there are at most 64 shards"),
             shards: count,
@@ -148,6 +173,7 @@ pub fn run(config: Config, auth: AuthOptions) -> Result<(), ServerError> {
             config: config.clone(),
             auth: auth.clone(),
             store: store.clone(),
+            store_seat,
             status: status.clone(),
             process: process.clone(),
             listener,

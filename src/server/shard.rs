@@ -19,7 +19,7 @@ use crate::env::Env;
 use crate::hub::{self, Hub};
 use crate::metrics::Metrics;
 use crate::net::{self, Cors, Handoffs, Mount, Site, Transports};
-use crate::store::SharedStore;
+use crate::store::{SharedStore, postgres};
 
 /// The most time between two ticks of an idle shard; what is longer is lateness.
 const TICK_MAX: Duration = Duration::from_millis(100);
@@ -38,6 +38,7 @@ pub(super) struct Parts {
     pub(super) config: Arc<Config>,
     pub(super) auth: AuthOptions,
     pub(super) store: OpenStore,
+    pub(super) store_seat: postgres::Seat,
     pub(super) status: Arc<Status>,
     pub(super) process: Arc<net::Process>,
     pub(super) listener: OwnedFd,
@@ -60,6 +61,7 @@ pub(super) async fn serve(parts: Parts) {
     let mesh = parts.seat.sit();
     hub.set_bus(mesh.clone());
     let store = parts.store.handle();
+    let store_seat = parts.store_seat.take();
     let verifier = Rc::new(Verifier::new(&parts.auth));
     let chat = Chat::new(
         ChatOptions {
@@ -110,6 +112,7 @@ pub(super) async fn serve(parts: Parts) {
     net::run(shard, parts.listener, parts.process, tick).await;
     status.ended(index);
     finish_sends(&chat).await;
+    store_seat.leave().await;
 }
 
 /// What the shard serves, besides the sessions.

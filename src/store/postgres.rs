@@ -18,6 +18,8 @@ mod writer;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
@@ -70,21 +72,55 @@ struct Shared {
     hasher: RandomState,
 }
 
-/// The connections that live on one shard. Sent to it, and begun there.
+/// How long a shard that has done its work stays for what the others still store through it.
+const LEAVE_WITHIN: Duration = Duration::from_secs(6);
+/// How often it looks whether they have done theirs.
+const LEAVE_LOOK: Duration = Duration::from_millis(10);
+
+/// The connections that live on one shard. Sent to it, and begun there. Empty, it keeps none.
 #[derive(Default)]
 pub struct Seat {
     writers: Vec<Writer>,
     readers: Vec<Reader>,
+    staying: Arc<Staying>,
+}
+
+/// How many shards still use each other's connections.
+#[derive(Debug, Default)]
+struct Staying(AtomicUsize);
+
+/// A seat that was taken. Its shard leaves it when it stores nothing more.
+#[derive(Debug)]
+pub struct Seated {
+    staying: Arc<Staying>,
+}
+
+impl Seated {
+    /// Waits until no shard stores anything more through this one's connections.
+    pub async fn leave(self) {
+        let begun = Instant::now();
+        let staying = &self.staying.0;
+        let _ = staying.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
+            count.checked_sub(1)
+        });
+        while staying.load(Ordering::Acquire) > 0 && begun.elapsed() < LEAVE_WITHIN {
+            glommio::timer::sleep(LEAVE_LOOK).await;
+        }
+    }
 }
 
 impl Seat {
     /// Begins to keep the connections, on this executor.
-    pub fn take(self) {
+    #[must_use = "the shard has to leave it when it ends"]
+    pub fn take(self) -> Seated {
         for writer in self.writers {
             glommio::spawn_local(writer.run()).detach();
         }
         for reader in self.readers {
             glommio::spawn_local(reader.run()).detach();
+        }
+        Seated {
+            staying: self.staying,
         }
     }
 }
@@ -106,7 +142,12 @@ impl PostgresStore {
             };
             (lane, circuit)
         };
-        let mut seats: Vec<Seat> = (0..shards).map(|_| Seat::default()).collect();
+        let staying = Arc::new(Staying(AtomicUsize::new(shards)));
+        let seat = |_| Seat {
+            staying: staying.clone(),
+            ..Seat::default()
+        };
+        let mut seats: Vec<Seat> = (0..shards).map(seat).collect();
         let mut writers = Vec::new();
         for (shard, part) in WRITERS.into_iter().enumerate().take(shards) {
             let (sender, queue) = flume::bounded(WRITES_WAITING_MAX * shards);

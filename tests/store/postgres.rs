@@ -7,7 +7,7 @@ use futures_lite::future::block_on;
 use futures_util::future::join_all;
 use glommio::{LocalExecutorBuilder, Placement};
 use project_yum::store::postgres::{PostgresStore, Target};
-use project_yum::store::{Condition, Store, Stored};
+use project_yum::store::{Condition, Cursor, Store, Stored};
 
 use crate::contract::{self, draft, keyed};
 use crate::postgres_server::Postgres;
@@ -30,11 +30,12 @@ impl Host {
             std::thread::spawn(move || {
                 let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(0);
                 executor.ring_depth(128).make().unwrap().run(async move {
-                    seat.take();
+                    let seated = seat.take();
                     // The tick without which the executor may sleep while work is waiting.
                     while !ended.is_disconnected() {
                         glommio::timer::sleep(Duration::from_millis(5)).await;
                     }
+                    seated.leave().await;
                 });
             })
         };
@@ -158,4 +159,124 @@ fn a_row_that_cannot_be_stored_does_not_fail_the_others() {
     let kept = block_on(contract::all(&host.store, "r"));
     contract::assert_dense(&kept);
     assert_eq!(kept.len(), 7);
+}
+
+/// The one line that says why a database cannot be used.
+fn refusal(url: &str) -> String {
+    let refused = PostgresStore::migrate(&Target::parse(url).unwrap())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        !refused.contains('\n') && !refused.contains("secret"),
+        "{refused}"
+    );
+    refused
+}
+
+#[test]
+fn says_in_one_line_why_a_database_cannot_be_used() {
+    let server = Postgres::shared();
+    let url = server.database();
+    let (base, name) = url.rsplit_once('/').unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+
+    let refused = refusal(&format!("postgres://yum:secret@127.0.0.1:{free}/x"));
+    assert!(refused.contains(&format!("127.0.0.1:{free}")), "{refused}");
+    assert!(refused.contains("refused"), "{refused}");
+    let refused = refusal("postgres://yum:secret@no-such-host.invalid/x");
+    assert!(refused.contains("no-such-host.invalid"), "{refused}");
+    let refused = refusal(
+        &url.replace("yum:secret", "yum:not-the-secret")
+            .replace("not-the-secret", "wrong"),
+    );
+    assert!(
+        refused.contains("password authentication failed"),
+        "{refused}"
+    );
+    let refused = refusal(&format!("{base}/missing"));
+    assert!(refused.contains("\"missing\" does not exist"), "{refused}");
+    server.sql(&format!(
+        "ALTER DATABASE {name} SET default_transaction_read_only = on"
+    ));
+    let refused = refusal(&url);
+    assert!(refused.contains("read-only"), "{refused}");
+}
+
+#[test]
+fn refuses_a_newer_database_and_lists_what_an_older_one_lacks() {
+    let server = Postgres::shared();
+    let url = server.database();
+    let target = Target::parse(&url).unwrap();
+    assert_eq!(
+        PostgresStore::pending_migrations(&target).unwrap(),
+        ["0001_messages"]
+    );
+    // Servers that start at the same moment: one takes the steps, the others wait for it.
+    let starts: Vec<_> = (0..3)
+        .map(|_| {
+            let target = target.clone();
+            std::thread::spawn(move || PostgresStore::migrate(&target).unwrap().len())
+        })
+        .collect();
+    let taken: usize = starts.into_iter().map(|start| start.join().unwrap()).sum();
+    assert_eq!(taken, 1);
+    assert!(
+        PostgresStore::pending_migrations(&target)
+            .unwrap()
+            .is_empty()
+    );
+    let name = url.rsplit('/').next().unwrap();
+    server.sql_in(
+        name,
+        "INSERT INTO project_yum_migrations (version, name) VALUES (99, 'later')",
+    );
+    assert!(refusal(&url).contains("version 99"));
+}
+
+#[test]
+fn a_page_costs_the_same_at_any_depth_of_a_million_rows() {
+    let server = Postgres::shared();
+    let url = server.database();
+    let host = Host::start(&url, 1);
+    block_on(host.store.append(draft("deep", "ann", "first"))).unwrap();
+    let name = url.rsplit('/').next().unwrap();
+    server.sql_in(
+        name,
+        "INSERT INTO messages (room, seq, id, sender, content, wall_ms)
+         SELECT r, s, gen_random_uuid(), 'ann', 'some text', 0
+         FROM generate_series(1, 10) r, generate_series(2, 100000) s;
+         UPDATE rooms SET head = 100000",
+    );
+    for (condition, order) in [("< 90000", "DESC"), ("< 200", "DESC"), ("> 50000", "ASC")] {
+        let plan = server.sql_in(
+            name,
+            &format!(
+                "EXPLAIN SELECT seq, content FROM messages
+                 WHERE room = (SELECT id FROM rooms WHERE name = 'deep') AND seq {condition}
+                 ORDER BY seq {order} LIMIT 51"
+            ),
+        );
+        assert!(
+            plan.contains("messages_pkey") && !plan.contains("Sort"),
+            "{plan}"
+        );
+    }
+    let best = |cursor| {
+        let time = |_| {
+            let begun = std::time::Instant::now();
+            let page = block_on(host.store.history("deep", cursor, 50)).unwrap();
+            assert_eq!(page.messages.len(), 50);
+            begun.elapsed()
+        };
+        (0..30).map(time).min().unwrap()
+    };
+    let (near, far) = (best(Cursor::Before(99_000)), best(Cursor::Before(60)));
+    assert!(
+        far < near * 5 && near < far * 5,
+        "near {near:?}, far {far:?}"
+    );
 }

@@ -62,7 +62,7 @@ impl Postgres {
             ])
             .arg(&data)
             .output()
-            .expect("setpriv, of util-linux, is installed");
+            .expect("the packages postgresql and util-linux (setpriv) are installed");
         assert!(
             made.status.success(),
             "{}",
@@ -105,7 +105,7 @@ impl Postgres {
             .unwrap();
         *self.process.lock().unwrap() = Some(child);
         let begun = Instant::now();
-        while !self.psql("SELECT 1").status.success() {
+        while !self.psql("postgres", "SELECT 1").status.success() {
             assert!(
                 begun.elapsed() < Duration::from_mins(1),
                 "it does not start: {}",
@@ -159,7 +159,12 @@ impl Postgres {
 
     /// Runs SQL as the owner of everything and returns what it prints.
     pub(crate) fn sql(&self, sql: &str) -> String {
-        let output = self.psql(sql);
+        self.sql_in("postgres", sql)
+    }
+
+    /// The same in one database.
+    pub(crate) fn sql_in(&self, database: &str, sql: &str) -> String {
+        let output = self.psql(database, sql);
         assert!(
             output.status.success(),
             "{}",
@@ -168,7 +173,7 @@ impl Postgres {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn psql(&self, sql: &str) -> std::process::Output {
+    fn psql(&self, database: &str, sql: &str) -> std::process::Output {
         Command::new(program("psql"))
             .args([
                 "-XAtq",
@@ -177,7 +182,7 @@ impl Postgres {
                 "-U",
                 "yum",
                 "-d",
-                "postgres",
+                database,
                 "-c",
                 sql,
             ])
@@ -186,7 +191,7 @@ impl Postgres {
             .arg("-p")
             .arg(self.port.to_string())
             .output()
-            .expect("psql, of postgresql-client, is installed")
+            .expect("the package postgresql-client is installed")
     }
 }
 

@@ -13,7 +13,7 @@ const APPLICATION_NAME: &str = "project-yum";
 pub struct UrlError(Box<str>);
 
 /// A database to connect to.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     pub(super) config: tokio_postgres::Config,
 }
