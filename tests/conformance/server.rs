@@ -131,6 +131,7 @@ async fn serve(parts: Parts) {
     );
     hub.set_app(Rc::new(Conformance::new(hub.clone())));
     let mesh = parts.seat.sit();
+    hub.set_bus(mesh.clone());
     glommio::spawn_local(mesh.clone().run(hub.clone())).detach();
 
     let echoes = Engine::new(env.clone(), engine_options(settings, parts.shard));

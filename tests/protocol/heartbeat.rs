@@ -219,7 +219,9 @@ fn heartbeat_goes_on_after_an_upgrade(server: &'static Server) {
 /// Answers pings until the connection ends. None: perhaps not in time.
 fn beats_until_the_end(websocket: &mut WebSocket) -> Option<()> {
     let mut last = Instant::now();
+    let start = Instant::now();
     while let Some(frame) = websocket.receive_or_end() {
+        assert!(start.elapsed() < CONNECT + LATE, "still open");
         match &*frame.payload {
             b"2" => {
                 if last.elapsed() > INTERVAL + SURE {
