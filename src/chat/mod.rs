@@ -13,6 +13,8 @@ mod reply;
 pub mod rest;
 mod room;
 mod send;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

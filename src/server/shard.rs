@@ -59,7 +59,6 @@ pub(super) async fn serve(parts: Parts) {
     let hub_options = hub_options(&parts.config);
     let hub = Hub::new(env.clone(), engine.clone(), hub_options, spawn.clone());
     let mesh = parts.seat.sit();
-    hub.set_bus(mesh.clone());
     let store = parts.store.handle();
     let store_seat = parts.store_seat.take();
     let verifier = Rc::new(Verifier::new(&parts.auth));
