@@ -50,7 +50,7 @@ pub fn seats(shards: u8, directory: &Arc<Directory>) -> Vec<Seat> {
 }
 
 /// Seats whose rings have `slots` slots each.
-fn seats_with_slots(shards: u8, directory: &Arc<Directory>, slots: usize) -> Vec<Seat> {
+pub(super) fn seats_with_slots(shards: u8, directory: &Arc<Directory>, slots: usize) -> Vec<Seat> {
     assert!(shards <= SHARDS_MAX, "a set of shards holds 64");
     let rings: Vec<_> = (0..shards).map(|_| flume::bounded(slots)).collect();
     let senders: Vec<_> = rings.iter().map(|(sender, _)| sender.clone()).collect();

@@ -5,3 +5,5 @@
 
 pub mod directory;
 pub mod mesh;
+#[cfg(test)]
+mod tests;

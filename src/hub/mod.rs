@@ -39,6 +39,7 @@ pub mod broadcast;
 mod channel;
 mod client;
 pub mod envelope;
+mod event;
 mod id;
 mod order;
 mod presence;
@@ -47,6 +48,8 @@ mod request;
 mod rooms;
 mod session;
 pub mod socket;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -63,6 +66,7 @@ use serde_json::value::RawValue;
 pub use self::broadcast::{
     Audience, BroadcastTimeout, Flags, Order, Presence, RemoteSocket, RequestTimeout,
 };
+pub use self::event::{Ack, Event, Missed, Refusal};
 pub use self::id::SocketId;
 pub use self::request::REQUEST_TIMEOUT;
 pub use self::session::ATTACHMENTS_TIMEOUT;
@@ -82,7 +86,6 @@ use crate::engine::{CloseReason, Engine, Key};
 use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::wire::Text;
-use crate::wire::socket_io::encode_ack;
 
 /// Work that may wait.
 pub type Task = LocalBoxFuture<'static, ()>;
@@ -163,86 +166,6 @@ pub trait App {
     ) -> LocalBoxFuture<'static, Option<Vec<Missed>>> {
         let _ = (namespace, room, after, limit);
         Box::pin(async { None })
-    }
-}
-
-/// A packet of an ordered room, read from where the application keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missed {
-    /// Its number in the room.
-    pub seq: u64,
-    /// The event's name.
-    pub event: Text,
-    /// The event's arguments.
-    pub args: Args,
-}
-
-/// A CONNECT refused: the client is sent `CONNECT_ERROR` `{message, data?}`.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    /// For people.
-    pub message: Text,
-    /// For programs.
-    pub data: Option<Box<RawValue>>,
-}
-
-/// An event from a client, or from another server.
-#[derive(Debug)]
-pub struct Event {
-    /// Its name. A number stands as its text.
-    pub name: Text,
-    /// What came with it.
-    pub args: Args,
-    /// There if the sender wants an answer.
-    pub ack: Option<Ack>,
-    /// When it was read, by the clock of the hub's [`Env`]: before it waited for earlier ones.
-    pub received: Instant,
-}
-
-/// The right to acknowledge one event, once.
-#[derive(Debug)]
-pub struct Ack {
-    to: AckTo,
-}
-
-enum AckTo {
-    Client { socket: Socket, id: u64 },
-    Node { hub: Hub, node: u16, request: u64 },
-}
-
-impl std::fmt::Debug for AckTo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Client { socket, id } => write!(f, "{id} of {}", socket.id()),
-            Self::Node { node, request, .. } => write!(f, "{request} of node {node}"),
-        }
-    }
-}
-
-impl Ack {
-    fn of_client(socket: Socket, id: u64) -> Self {
-        let to = AckTo::Client { socket, id };
-        Self { to }
-    }
-
-    fn of_node(hub: Hub, node: u16, request: u64) -> Self {
-        let to = AckTo::Node { hub, node, request };
-        Self { to }
-    }
-
-    /// Sends the acknowledgement. Does nothing if the socket is gone.
-    pub fn send(self, args: &Args) {
-        match self.to {
-            AckTo::Client { socket, id } => {
-                if socket.is_connected() {
-                    let packets = encode_ack(socket.namespace(), Some(id), args);
-                    socket
-                        .hub()
-                        .send(&[socket.key()], &packets, Flags::default());
-                }
-            }
-            AckTo::Node { hub, node, request } => hub.answer_node(node, request, args.clone()),
-        }
     }
 }
 
