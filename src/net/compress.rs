@@ -10,8 +10,8 @@ use crate::wire::http::RequestHead;
 
 /// Smaller bodies gain nothing.
 const BODY_BYTES_MIN: usize = 1024;
-/// Bigger ones would hold up everybody else on the shard: this many take about 2 ms.
-const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Bigger ones would hold up everybody else on the shard: this many take some 7 ms.
+const BODY_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Coding {
