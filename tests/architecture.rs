@@ -26,6 +26,8 @@ const LAYERS: &[(&str, u8)] = &[
 const PURE: &[&str] = &[
     "auth.rs",
     "chat/event.rs",
+    "chat/expiry.rs",
+    "chat/member.rs",
     "config/mod.rs",
     "config/settings.rs",
     "config/sources.rs",
