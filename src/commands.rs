@@ -49,7 +49,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     };
     match invocation.command {
         Command::Serve => serve(config),
-        Command::Token { sub, rooms, ttl } => token(&config, sub, rooms, ttl),
+        Command::Token { sub, rooms, ttl } => token(&config, &sub, rooms, ttl),
         Command::TokenCheck(token) => check_token(&config, &token),
         Command::ConfigCheck | Command::ConfigDoc => say(&checked(&config)),
         Command::ConfigPrint => say(&printed(&config)),
@@ -94,7 +94,7 @@ fn serve(config: Config) -> u8 {
     }
     let served = auth_options(&config)
         .map_err(ServerError::Secret)
-        .and_then(|auth| server::run(config, auth));
+        .and_then(|auth| server::run(config, &auth));
     match served {
         Ok(()) => OK,
         Err(error) => {
@@ -155,12 +155,12 @@ fn now_wall_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn token(config: &Config, sub: String, rooms: Option<Vec<String>>, ttl: Duration) -> u8 {
+fn token(config: &Config, sub: &str, rooms: Option<Vec<String>>, ttl: Duration) -> u8 {
     let rooms = rooms.map(|rooms| rooms.into_iter().map(String::into_boxed_str).collect());
     let token = auth_options(config)
         .map_err(|error| format!("The demo's secret cannot be kept: {error}"))
         .and_then(|options| {
-            make_token(&options, &sub, rooms, ttl)
+            make_token(&options, sub, rooms, ttl)
                 .map_err(|error| format!("The token cannot be made: {error}"))
         });
     match token {

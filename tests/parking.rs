@@ -21,7 +21,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(1500);
 /// The tick of a busy shard.
 const TICK: Duration = Duration::from_millis(10);
 /// Without the tick the stalls are seconds long; with it, what is left is a busy machine.
-const LATEST: Duration = Duration::from_millis(1000);
+const LATEST: Duration = Duration::from_secs(1);
 
 #[test]
 fn no_wake_is_late_with_the_settings_of_a_shard() {

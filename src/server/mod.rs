@@ -15,12 +15,12 @@ pub mod respond;
 pub mod shard;
 pub mod signals;
 pub mod status;
+mod stores;
 pub mod watchdog;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -28,15 +28,13 @@ use std::time::{Duration, Instant};
 use crate::auth::AuthOptions;
 use crate::bus::directory::Directory;
 use crate::bus::mesh;
-use crate::config::{Config, Database};
-use crate::store::memory::MemoryStore;
-use crate::store::postgres::{self, PostgresStore, Target};
-use crate::store::sqlite::{self, SqliteStore};
-use crate::store::{Condition, SharedStore, Store as _};
+use crate::config::Config;
+use crate::store::{Condition, postgres, sqlite};
 use crate::{log, net};
 use cpus::Plan;
-use shard::Parts;
+use shard::{Parts, Shared};
 use status::Status;
+use stores::OpenStore;
 
 /// How long all shards may take to tick for the first time.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,109 +86,70 @@ fn listen_advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// The process's one store, before each shard takes its handle.
-#[derive(Clone)]
-enum OpenStore {
-    Sqlite(SqliteStore),
-    Postgres(PostgresStore),
-    Memory(MemoryStore),
-}
-
-impl OpenStore {
-    /// The store, and what each shard has to begin for it.
-    fn open(
-        database: &Database,
-        shards: usize,
-    ) -> Result<(Self, Vec<postgres::Seat>), ServerError> {
-        let store = match database {
-            Database::Sqlite(path) => SqliteStore::open(path)
-                .map(Self::Sqlite)
-                .map_err(|error| ServerError::Store(path.display().to_string(), error))?,
-            Database::Postgres(target) => {
-                for step in PostgresStore::migrate(target)? {
-                    tracing::info!(step, "brought the database up to date");
-                }
-                let (store, seats) = PostgresStore::new(Target::clone(target), shards)
-                    .map_err(ServerError::Thread)?;
-                return Ok((Self::Postgres(store), seats));
-            }
-            Database::Memory => {
-                tracing::warn!("messages are kept in memory: nothing is durable");
-                Self::Memory(MemoryStore::new())
-            }
-        };
-        let seats = (0..shards).map(|_| postgres::Seat::default()).collect();
-        Ok((store, seats))
-    }
-
-    fn handle(self) -> SharedStore {
-        match self {
-            Self::Sqlite(store) => Rc::new(store),
-            Self::Postgres(store) => Rc::new(store.handle()),
-            Self::Memory(store) => Rc::new(store),
-        }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Sqlite(store) => store.kind(),
-            Self::Postgres(store) => store.kind(),
-            Self::Memory(store) => store.kind(),
-        }
-    }
-}
-
 /// Serves until a signal ends it. `auth` are the keys of `config`.
-pub fn run(config: Config, auth: AuthOptions) -> Result<(), ServerError> {
+pub fn run(config: Config, auth: &AuthOptions) -> Result<(), ServerError> {
     let recorder = config
         .metrics_addr
         .map(|address| (address, metrics_listener::install_recorder()));
     let log = log::start(&config.log_level, config.log_format);
-    let Plan { shards, pins } = cpus::plan(config.shards);
-    let (listeners, address) = listen(SocketAddr::new(config.host, config.port), shards)?;
-    let (store, store_seats) = OpenStore::open(&config.database, shards)?;
-    let status = Status::new(shards, store.kind(), "mesh");
+    let plan = cpus::plan(config.shards);
+    let (listeners, address) = listen(SocketAddr::new(config.host, config.port), plan.shards)?;
+    let (store, store_seats) = OpenStore::open(&config.database, plan.shards)?;
+    let status = Status::new(plan.shards, store.kind(), "mesh");
     let process = net::Process::new();
     start_threads(&config, recorder, &status, &process, &log)?;
 
-    let directory = Directory::new();
-    let count = u8::try_from(shards).expect("there are at most 64 shards");
-    let seats = mesh::seats(count, &directory);
-    let handoffs = net::Handoffs::mesh(shards);
-    let host = host_tag();
-    let (ended, ends) = flume::bounded(shards);
     let config = Arc::new(config);
+    let all = Shared {
+        config: config.clone(),
+        auth: auth.clone(),
+        store,
+        status: status.clone(),
+        process: process.clone(),
+        host: host_tag(),
+    };
+    let ends = start_shards(&plan, &all, listeners, store_seats)?;
+    // From here on only the shards hold the store, so that it closes with the last of them.
+    drop(all);
+    wait_for_start(&status, &ends)?;
+    announce::ready(&config, auth, address, plan.shards);
+    wait_for_end(&ends, &process)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Starts a thread for each shard.
+fn start_shards(
+    plan: &Plan,
+    all: &Shared,
+    listeners: Vec<OwnedFd>,
+    store_seats: Vec<postgres::Seat>,
+) -> Result<Ends, ServerError> {
+    let count = u8::try_from(plan.shards).expect("there are at most 64 shards");
+    let seats = mesh::seats(count, &Directory::new());
+    let handoffs = net::Handoffs::mesh(plan.shards);
+    let (ended, ends) = flume::bounded(plan.shards);
     let each = listeners
         .into_iter()
         .zip(seats)
         .zip(handoffs)
         .zip(store_seats);
-    for (index, (((listener, seat), handoffs), store_seat)) in each.enumerate() {
+    for (index, (((listener, seat), handoffs), store_seat)) in (0..count).zip(each) {
         let parts = Parts {
-            index: u8::try_from(index).expect("there are at most 64 shards"),
+            index,
             shards: count,
-            host,
-            config: config.clone(),
-            auth: auth.clone(),
-            store: store.clone(),
-            store_seat,
-            status: status.clone(),
-            process: process.clone(),
+            all: all.clone(),
             listener,
             seat,
             handoffs,
+            store_seat,
         };
-        let cpu = pins.as_ref().map(|pins| pins[index]);
-        executor::start(index, cpu, ended.clone(), move || shard::serve(parts))
+        let cpu = plan.pins.as_ref().map(|pins| pins[usize::from(index)]);
+        let serve = move || shard::serve(parts);
+        executor::start(usize::from(index), cpu, ended.clone(), serve)
             .map_err(ServerError::Thread)?;
     }
-    // From here on only the shards hold the store, so that it closes with the last of them.
-    drop((store, ended));
-    wait_for_start(&status, &ends)?;
-    announce::ready(&config, &auth, address, shards);
-    wait_for_end(&ends, &process)?;
-    tracing::info!("stopped");
-    Ok(())
+    Ok(ends)
 }
 
 /// The listeners of all shards, on one address.

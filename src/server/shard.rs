@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::respond::{Demo, Routes};
 use super::status::Status;
-use super::{OpenStore, store_state};
+use super::store_state;
+use super::stores::OpenStore;
 use crate::auth::{AuthOptions, Verifier};
-use crate::bus::mesh::{Mesh, Seat};
+use crate::bus::mesh::Seat;
 use crate::chat::rest::Rest;
 use crate::chat::{self, Chat, ChatOptions};
 use crate::config::Config;
@@ -30,20 +31,27 @@ const STORE_LOOK: Duration = Duration::from_millis(250);
 /// An upgrade that is not finished by then is given up.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What all shards are given alike.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) config: Arc<Config>,
+    pub(super) auth: AuthOptions,
+    pub(super) store: OpenStore,
+    pub(super) status: Arc<Status>,
+    pub(super) process: Arc<net::Process>,
+    /// Names this host in session ids.
+    pub(super) host: u16,
+}
+
 /// What a shard's thread is given.
 pub(super) struct Parts {
     pub(super) index: u8,
     pub(super) shards: u8,
-    pub(super) host: u16,
-    pub(super) config: Arc<Config>,
-    pub(super) auth: AuthOptions,
-    pub(super) store: OpenStore,
-    pub(super) store_seat: postgres::Seat,
-    pub(super) status: Arc<Status>,
-    pub(super) process: Arc<net::Process>,
+    pub(super) all: Shared,
     pub(super) listener: OwnedFd,
     pub(super) seat: Seat,
     pub(super) handoffs: Handoffs,
+    pub(super) store_seat: postgres::Seat,
 }
 
 /// Serves until the process has drained.
@@ -56,16 +64,17 @@ pub(super) async fn serve(parts: Parts) {
     let spawn: hub::Spawn = Rc::new(|task| {
         glommio::spawn_local(task).detach();
     });
-    let hub_options = hub_options(&parts.config);
+    let hub_options = hub_options(&parts.all.config);
     let hub = Hub::new(env.clone(), engine.clone(), hub_options, spawn.clone());
     let mesh = parts.seat.sit();
-    let store = parts.store.handle();
+    hub.set_bus(mesh.clone());
+    let store = parts.all.store.handle();
     let store_seat = parts.store_seat.take();
-    let verifier = Rc::new(Verifier::new(&parts.auth));
+    let verifier = Rc::new(Verifier::new(&parts.all.auth));
     let chat = Chat::new(
         ChatOptions {
-            room_prefix: parts.config.room_prefix.clone(),
-            outbox_bytes_max: parts.config.outbox_bytes_max,
+            room_prefix: parts.all.config.room_prefix.clone(),
+            outbox_bytes_max: parts.all.config.outbox_bytes_max,
         },
         chat::Parts {
             env: env.clone(),
@@ -81,25 +90,28 @@ pub(super) async fn serve(parts: Parts) {
     glommio::spawn_local(mesh.clone().run(hub.clone())).detach();
 
     let routes = Rc::new(Routes {
-        status: parts.status.clone(),
+        status: parts.all.status.clone(),
         history: Rest::new(env.clone(), store.clone(), verifier),
-        demo: parts.config.demo.then(|| Demo::new(parts.auth.clone())),
+        demo: parts
+            .all
+            .config
+            .demo
+            .then(|| Demo::new(parts.all.auth.clone())),
     });
-    let site = site(engine, routes, &parts.config);
+    let site = site(engine, routes, &parts.all.config);
     let options = net::Options {
         shard: parts.index,
         shards: parts.shards,
-        host: parts.host,
-        drain: parts.config.drain,
+        host: parts.all.host,
+        drain: parts.all.config.drain,
         ..net::Options::default()
     };
-    let status = parts.status.clone();
+    let status = parts.all.status.clone();
     let mut pulse = Pulse {
         shard: index,
-        status: parts.status,
-        process: parts.process.clone(),
+        status: parts.all.status,
+        process: parts.all.process.clone(),
         hub,
-        mesh,
         chat: chat.clone(),
         store,
         metrics: metrics.clone(),
@@ -108,7 +120,7 @@ pub(super) async fn serve(parts: Parts) {
     };
     let shard = net::Shard::new(env, options, site, metrics, parts.handoffs);
     let tick = Box::new(move |now| pulse.tick(now));
-    net::run(shard, parts.listener, parts.process, tick).await;
+    net::run(shard, parts.listener, parts.all.process, tick).await;
     status.ended(index);
     finish_sends(&chat).await;
     store_seat.leave().await;
@@ -143,7 +155,6 @@ struct Pulse {
     status: Arc<Status>,
     process: Arc<net::Process>,
     hub: Hub,
-    mesh: Rc<Mesh>,
     chat: Rc<Chat>,
     store: SharedStore,
     metrics: Rc<Metrics>,
@@ -161,7 +172,6 @@ impl Pulse {
             self.chat.set_draining();
         }
         self.hub.tick(now);
-        self.mesh.tick(now);
         self.chat.tick(now);
         // One shard speaks for all: the store is the process's.
         if self.shard == 0 && now >= self.look {
@@ -176,7 +186,7 @@ impl Pulse {
 }
 
 fn engine_options(parts: &Parts) -> engine::Options {
-    let config = &parts.config;
+    let config = &parts.all.config;
     engine::Options {
         ping_interval: config.ping_interval,
         ping_timeout: config.ping_timeout,
@@ -184,7 +194,7 @@ fn engine_options(parts: &Parts) -> engine::Options {
         upgrades: true,
         max_payload: config.max_payload_bytes,
         outbox_bytes_max: config.outbox_bytes_max,
-        host: parts.host,
+        host: parts.all.host,
         shard: parts.index,
     }
 }
