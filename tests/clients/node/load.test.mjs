@@ -65,6 +65,10 @@ describe("order", () => {
           assert.deepEqual(member.messages, stored);
         }
       }
+      // Node's client opens a connection for each polling request, so most of them arrive at a shard that is not theirs.
+      const moved = await server.metric("yum_connections_moved_total");
+      if (shards === 1) assert.equal(moved, 0);
+      else assert.ok(moved > 0, "connections moved to their session's shard");
       for (const socket of rooms.flatMap((room) => room.members)) socket.disconnect();
     });
   }
@@ -167,6 +171,7 @@ describe("slow consumers", () => {
     }
     await until(() => reader.messages.length === rounds, "the reader to have all");
     await until(() => stuck.every((socket) => socket.gone), "the stopped ones to be dropped", 30_000);
+    assert.ok(await server.metric("yum_slow_consumers_total") >= COUNT, "each is counted");
     assert.ok(peak - calm < 200, `grew by ${Math.round(peak - calm)} MiB`);
     assert.deepEqual(reader.messages.map((message) => message.seq), range(1, rounds));
     sender.disconnect();
