@@ -18,7 +18,7 @@ export const LONG = process.env.TESTS_LONG === "1";
 export const PATIENCE_MS = 20_000;
 const START_MS = 30_000;
 const STOP_MS = 15_000;
-const SECRET = "a secret that only the tests know, long enough";
+const SECRET = "a secret that only the tests know and long enough";
 
 const running = new Set();
 process.on("exit", () => { for (const child of running) child.kill("SIGKILL"); });

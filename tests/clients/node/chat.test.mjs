@@ -301,7 +301,7 @@ for (const shards of [1, 4]) {
     test("a connection without a valid token is refused with a code", async () => {
       const cases = [
         [undefined, "unauthorized"], [{}, "unauthorized"], [{ token: 5 }, "unauthorized"], [{ token: "nonsense" }, "unauthorized"],
-        [{ token: token("alice", { secret: "another secret, long enough to be one" }) }, "unauthorized"],
+        [{ token: token("alice", { secret: "another secret that is long enough to be one" }) }, "unauthorized"],
         [{ token: token("alice", { alg: "none" }) }, "unauthorized"], [{ token: token(undefined) }, "unauthorized"],
         [{ token: token("alice", { ttl: -60 }) }, "token_expired"],
       ];

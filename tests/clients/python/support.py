@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 CHAT = os.environ.get("PROJECT_YUM_BIN", str(TARGET / "debug/project-yum"))
 CONFORMANCE = os.environ.get("PROJECT_YUM_CONFORMANCE_BIN", str(TARGET / "debug/examples/conformance"))
-SECRET = "a secret that only the tests know, long enough"
+SECRET = "a secret that only the tests know and long enough"
 PATIENCE = 20
 TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["polling", "websocket"]}
 
