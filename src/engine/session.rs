@@ -161,7 +161,7 @@ impl Session {
     }
 
     pub(super) fn is_probing(&self) -> bool {
-        self.is_open() && self.attached && self.probe != Probe::None
+        self.attached && self.probe != Probe::None && !matches!(self.phase, Phase::Closed { .. })
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -294,14 +294,15 @@ impl Session {
             (Phase::Closed { answer }, _) => single(answer),
             // What is queued belongs to the WebSocket now.
             (_, Transport::WebSocket) => single('6'),
+            // Also while closing, and the close packet goes with the next GET: official clients end
+            // the connection at a close packet before they look at what came in front of it.
+            (_, Transport::Polling) if !self.outbox.is_empty() => self.drain_payload(),
+            (_, Transport::Polling) if self.probe == Probe::Granted => single('6'),
             (Phase::Closing(_), Transport::Polling) => {
-                self.push(bare('1'));
                 self.phase = Phase::Closed { answer: '1' };
                 self.deadline = None;
-                self.drain_payload()
+                single('1')
             }
-            (Phase::Open, Transport::Polling) if !self.outbox.is_empty() => self.drain_payload(),
-            (Phase::Open, Transport::Polling) if self.probe == Probe::Granted => single('6'),
             (Phase::Open, Transport::Polling) => return None,
         };
         self.poll_pending = false;
@@ -333,6 +334,8 @@ impl Session {
             (Phase::Open, _) => {}
             // It does not want to hear our close packet any more.
             (Phase::Closing(_), Packet::Close) => return Step::Close(CloseReason::TransportClose),
+            // It may have stopped polling already: what is owed to it then goes by the WebSocket.
+            (Phase::Closing(_), _) if via == Transport::WebSocket && self.is_probing() => {}
             _ => return Step::Done(Outcome::Closed),
         }
         if via == Transport::WebSocket && self.transport == Transport::Polling {
@@ -367,8 +370,7 @@ impl Session {
                 Outcome::AnswerProbe
             }
             (Probe::Granted, Packet::Upgrade) => {
-                self.probe = Probe::None;
-                self.deadline = None;
+                self.forget_probe();
                 self.transport = Transport::WebSocket;
                 self.news.transport = true;
                 if self.awaiting_pong {
@@ -416,9 +418,15 @@ impl Session {
 
     fn end_probe(&mut self) {
         if self.is_probing() {
-            self.probe = Probe::None;
-            self.deadline = None;
+            self.forget_probe();
             self.news.transport = true;
+        }
+    }
+
+    fn forget_probe(&mut self) {
+        self.probe = Probe::None;
+        if self.is_open() {
+            self.deadline = None;
         }
     }
 
@@ -493,7 +501,9 @@ impl Session {
             Phase::Closing(_) if reason.is_graceful() => return false,
             Phase::Open | Phase::Closing(_) => {}
         }
-        self.end_probe();
+        if !(reason.is_graceful() && self.probe == Probe::Granted) {
+            self.end_probe();
+        }
         self.paused = false;
         self.news.transport = true;
         if reason.is_graceful() {

@@ -197,7 +197,12 @@ impl Driver {
             };
         }
         let travels = engine.transport(self.key) == Some(Transport::WebSocket);
-        if !engine.is_open(self.key) || (!travels && !engine.is_probing(self.key)) {
+        let ours = if travels {
+            engine.is_open(self.key)
+        } else {
+            engine.is_probing(self.key)
+        };
+        if !ours {
             return Poll::Ready(Some(End::closing(CloseReason::TransportError, None)));
         }
         Poll::Ready(None)
