@@ -38,7 +38,7 @@ pub type Reader<S> = WebSocketStream<Checked<S>>;
 pub fn reader<S: AsyncRead + AsyncWrite + Unpin>(stream: S, max_payload: usize) -> Reader<S> {
     let checked = Checked {
         stream,
-        heads: Heads::default(),
+        heads: Heads::new(max_payload),
         violation: None,
         grown: 0,
     };
@@ -72,7 +72,7 @@ impl Failure {
             Error::ConnectionClosed
             | Error::AlreadyClosed
             | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Closed,
-            Error::Io(error) if !is_violation(error) => Self::Io,
+            Error::Io(error) => violation(error).map_or(Self::Io, Self::Violation),
             Error::Utf8(_) => Self::Violation(1007),
             Error::Capacity(_) => Self::Violation(1009),
             _ => Self::Violation(1002),
@@ -80,9 +80,14 @@ impl Failure {
     }
 }
 
-fn is_violation(error: &io::Error) -> bool {
-    let inner = error.get_ref();
-    inner.is_some_and(|inner| inner.is::<Violation>() || inner.is::<ControlFull>())
+/// The close code of what this layer itself reports as an error of the stream.
+fn violation(error: &io::Error) -> Option<u16> {
+    let inner = error.get_ref()?;
+    if inner.is::<ControlFull>() {
+        return Some(1002);
+    }
+    let violation = inner.downcast_ref::<Violation>();
+    violation.map(|violation| violation.close_code())
 }
 
 /// A stream whose frame heads are looked at as they are read.

@@ -1,8 +1,8 @@
 //! The heads of the WebSocket frames that a client sends (RFC 6455 section 5.2), and close frames.
 //!
 //! tungstenite reads the frames. It bounds a message by its bytes but not by its fragments, and it
-//! judges a head only when the whole frame has come; so [`Heads`] looks at the same bytes first. It
-//! also knows when the stream stands between two messages, which is when a reader may be replaced.
+//! judges a head, or the sum of the fragments, only when more has come; so [`Heads`] looks at the same
+//! bytes first. It also knows when the stream stands between two messages, which is when a reader may be replaced.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -15,7 +15,7 @@ const HEAD_BYTES_MAX: usize = 14;
 /// Bytes of the longest payload of a control frame.
 const CONTROL_BYTES_MAX: u64 = 125;
 
-/// Why the client's frames are refused. Close code 1002.
+/// Why the client's frames are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// A reserved bit is set, though no extension was agreed on.
@@ -36,11 +36,29 @@ pub enum Violation {
     /// More than [`FRAGMENTS_MAX`] frames in one message.
     #[error("too many fragments")]
     TooManyFragments,
+    /// The lengths that were announced make the message too long.
+    #[error("message too long")]
+    TooLong,
+}
+
+impl Violation {
+    /// What the client is told (RFC 6455 section 7.4.1).
+    #[must_use]
+    pub fn close_code(self) -> u16 {
+        match self {
+            Self::TooLong => 1009,
+            _ => 1002,
+        }
+    }
 }
 
 /// Follows the frames of a stream, however it is cut.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Heads {
+    /// Bytes that one message may have.
+    message_bytes_max: u64,
+    /// Bytes announced of the message that is not complete yet.
+    message_bytes: u64,
     head: [u8; HEAD_BYTES_MAX],
     head_length: u8,
     /// Bytes of the current frame's payload that are still to come.
@@ -50,6 +68,19 @@ pub struct Heads {
 }
 
 impl Heads {
+    /// At the start of a stream whose messages may have so many bytes.
+    #[must_use]
+    pub fn new(message_bytes_max: usize) -> Self {
+        Self {
+            message_bytes_max: message_bytes_max as u64,
+            message_bytes: 0,
+            head: [0; HEAD_BYTES_MAX],
+            head_length: 0,
+            payload_left: 0,
+            fragments: 0,
+        }
+    }
+
     /// Whether the stream stands between two messages: nothing is half received.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
@@ -78,6 +109,10 @@ impl Heads {
                 used += 1;
                 if self.head_length == 2 {
                     self.check().map_err(|violation| (start, violation))?;
+                }
+                if usize::from(self.head_length) == 2 + self.length_bytes() {
+                    self.check_length()
+                        .map_err(|violation| (start, violation))?;
                 }
             }
             if self.is_head_complete() {
@@ -108,6 +143,22 @@ impl Heads {
                 .iter()
                 .fold(0, |length, &byte| length << 8 | u64::from(byte)),
         }
+    }
+
+    /// Judges the length, as soon as it is known.
+    fn check_length(&mut self) -> Result<(), Violation> {
+        let (is_final, opcode) = (self.head[0] & 0x80 != 0, self.head[0] & 0x0f);
+        if opcode >= 8 {
+            return Ok(());
+        }
+        self.message_bytes = self.message_bytes.saturating_add(self.payload_length());
+        if self.message_bytes > self.message_bytes_max {
+            return Err(Violation::TooLong);
+        }
+        if is_final {
+            self.message_bytes = 0;
+        }
+        Ok(())
     }
 
     /// Judges the first two bytes of a head.
@@ -181,7 +232,7 @@ mod tests {
     }
 
     fn check(frames: &[Vec<u8>], expected: Result<bool, (usize, Violation)>) {
-        let mut heads = Heads::default();
+        let mut heads = Heads::new(100_000);
         let result = heads.feed(&frames.concat());
         assert_eq!(result.map(|()| heads.is_between_messages()), expected);
     }
@@ -248,6 +299,30 @@ mod tests {
     }
 
     #[test]
+    fn judges_a_length_when_it_is_announced() {
+        let long = |first: u8, length: u64| {
+            let mut head = vec![first, 0xff];
+            head.extend(length.to_be_bytes());
+            head
+        };
+        check(&[long(0x82, 100_000)], Ok(false));
+        check(&[long(0x82, 100_001)], Err((0, Violation::TooLong)));
+        check(&[long(0x82, u64::MAX)], Err((0, Violation::TooLong)));
+        let start = frame(0x02, &[0; 60_000]);
+        let length = start.len();
+        check(
+            &[start.clone(), frame(0x89, b"ping"), long(0x80, 40_000)],
+            Ok(false),
+        );
+        check(
+            &[start, long(0x00, 40_001)],
+            Err((length, Violation::TooLong)),
+        );
+        // Each message has its own bytes.
+        check(&vec![frame(0x82, &[0; 60_000]); 3], Ok(true));
+    }
+
+    #[test]
     fn writes_close_frames() {
         assert_eq!(&close(None)[..], [0x88, 0]);
         assert_eq!(&close(Some(1002))[..], [0x88, 2, 0x03, 0xea]);
@@ -266,12 +341,12 @@ mod tests {
             ],
             cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
         ) {
-            let mut whole = Heads::default();
+            let mut whole = Heads::new(100_000);
             let expected = whole.feed(&bytes);
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             cuts.sort_unstable();
             cuts.push(bytes.len());
-            let (mut heads, mut start, mut result) = (Heads::default(), 0, Ok(()));
+            let (mut heads, mut start, mut result) = (Heads::new(100_000), 0, Ok(()));
             for cut in cuts {
                 result = heads.feed(&bytes[start..cut]);
                 if result.is_err() {
