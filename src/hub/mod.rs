@@ -174,7 +174,7 @@ pub trait App {
 pub struct Options {
     /// A connection that has joined no namespace by then is closed.
     pub connect_timeout: Duration,
-    /// Bytes of one packet with its attachments, and of the parked events of one connection.
+    /// Bytes of the attachments of one packet, and of the parked events of one connection.
     pub max_payload: usize,
     /// Unsent output of one connection, each packet counted as its bytes + 64: what waits behind a
     /// replay counts too.

@@ -143,8 +143,8 @@ struct Pending {
 }
 
 impl Decoder {
-    /// A decoder that takes at most `attachments_max` attachments, and `bytes_max` bytes of text and
-    /// attachments, for one packet.
+    /// A decoder that takes at most `attachments_max` attachments of `bytes_max` bytes together for one
+    /// packet. Its text is bounded where messages are read.
     #[must_use]
     pub fn new(attachments_max: usize, bytes_max: usize) -> Self {
         Self {
@@ -185,7 +185,7 @@ impl Decoder {
                     packet,
                     wanted,
                     attachments: Vec::with_capacity(wanted),
-                    bytes: text.len(),
+                    bytes: 0,
                 });
                 Ok(None)
             }

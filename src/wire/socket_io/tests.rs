@@ -192,7 +192,7 @@ fn refuses_messages_out_of_turn() {
 
 #[test]
 fn bounds_the_bytes_of_a_packet() {
-    let mut decoder = Decoder::new(2, 60);
+    let mut decoder = Decoder::new(2, 29);
     let head = r#"52-["a",{"_placeholder":true,"num":0}]"#;
     decoder.receive(Content::Text(head.into())).unwrap();
     let half = || Content::Binary(Bytes::from_static(&[0; 15]));
