@@ -160,6 +160,7 @@ transport_cases!(Calm:
     json_of_depth_100,
     json_of_depth_100000,
     ten_attachments,
+    attachments_too_big_together,
     other_namespaces_end_too,
     connection_ends_alone,
 );
@@ -309,6 +310,17 @@ fn ten_attachments(server: &'static Server, transport: Transport) {
     peer.send_all(&packet);
     peer.expect(&format!(r#"4510-["message-back",{placeholders}]"#));
     peer.expect_all(&attachments);
+}
+
+/// Each may be sent, but not all of them for one packet. Node: has no bound.
+fn attachments_too_big_together(server: &'static Server, transport: Transport) {
+    let mut peer = server.socket(transport);
+    let packet = r#"453-["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1},{"_placeholder":true,"num":2}]"#;
+    peer.send(packet);
+    peer.send_all(&[binary(&vec![7; 400_000])]);
+    peer.send_all(&[binary(&vec![7; 400_000])]);
+    peer.offer(&[binary(&vec![7; 400_000])]);
+    peer.ended();
 }
 
 /// A violation in one namespace ends the others of that connection, as others can see.
