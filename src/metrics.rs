@@ -96,6 +96,8 @@ table! {
     STORE_QUEUE = "yum_store_queue", Kind::Gauge, Count, "Messages that wait for the store's writer.";
     STORE_REFUSED = "yum_store_refused_total", Kind::Counter, Count, "Calls that the store refused, by reason.";
     STORE_UP = "yum_store_up", Kind::Gauge, Count, "Whether the store takes messages: 1 or 0.";
+    STORE_RECONNECTS = "yum_store_reconnects_total", Kind::Counter, Count, "Connections to the database made, the first ones included.";
+    STORE_CIRCUITS_OPEN = "yum_store_circuits_open", Kind::Gauge, Count, "Connections to the database given up for now: what needs them is refused at once.";
     TICK_LATE_SECONDS = "yum_tick_late_seconds", Kind::Histogram(SECONDS), Seconds, "How late a shard's tick came.";
     SHARD_STALLED = "yum_shard_stalled", Kind::Gauge, Count, "Whether a shard has not ticked for 2 s: 1 or 0.";
     SHARD_STALLS = "yum_shard_stalls_total", Kind::Counter, Count, "Times that a shard did not tick for 2 s.";
@@ -286,6 +288,8 @@ pub struct StoreMetrics {
     pub refused_full: Counter,
     pub refused_failed: Counter,
     pub refused_timeout: Counter,
+    pub reconnects: Counter,
+    pub circuits_open: Gauge,
     pub up: Gauge,
 }
 
@@ -303,6 +307,8 @@ impl StoreMetrics {
             refused_full: refused("full"),
             refused_failed: refused("failed"),
             refused_timeout: refused("timeout"),
+            reconnects: metrics::counter!(STORE_RECONNECTS),
+            circuits_open: metrics::gauge!(STORE_CIRCUITS_OPEN),
             up: metrics::gauge!(STORE_UP),
         }
     }

@@ -2,19 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Condition;
+use futures_util::future::LocalBoxFuture;
+
+use super::request::refused;
+use super::{Condition, StoreError};
+use crate::metrics::StoreMetrics;
 
 /// What failed last and has not succeeded since, by part: `writes`, `reads`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Health {
+    /// The store's figures, for every part to count in.
+    pub(super) figures: StoreMetrics,
     /// Whether anything failed, so that a success, the usual case, takes no lock.
     any: AtomicBool,
     faults: Mutex<BTreeMap<&'static str, Box<str>>>,
 }
 
 impl Health {
+    /// Nothing has failed.
+    pub(super) fn new() -> Arc<Self> {
+        let health = Self::default();
+        health.figures.up.set(1.0);
+        Arc::new(health)
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Box<str>>> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -23,6 +36,7 @@ impl Health {
     pub(super) fn failed(&self, part: &'static str, reason: &str) {
         let known = self.lock().insert(part, reason.into());
         self.any.store(true, Ordering::Release);
+        self.figures.up.set(0.0);
         if known.is_none() {
             tracing::error!(part, reason, "the store fails");
         }
@@ -38,6 +52,15 @@ impl Health {
             tracing::info!(part, "the store works again");
         }
         self.any.store(!faults.is_empty(), Ordering::Release);
+        if faults.is_empty() {
+            self.figures.up.set(1.0);
+        }
+    }
+
+    /// Answers that too much waits.
+    pub(super) fn full<T: 'static>(&self) -> LocalBoxFuture<'static, Result<T, StoreError>> {
+        self.figures.refused_full.increment(1);
+        refused("too much waits for it")
     }
 
     /// Every part that fails, with its reason.
@@ -54,13 +77,18 @@ impl Health {
     }
 }
 
+/// A number for a figure.
+pub(super) fn count(number: usize) -> f64 {
+    u32::try_from(number).map_or(f64::INFINITY, f64::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_part_is_degraded_from_its_failure_to_its_next_success() {
-        let health = Health::default();
+        let health = Health::new();
         health.failed("writes", "disk full");
         health.failed("reads", "gone");
         health.succeeded("reads");

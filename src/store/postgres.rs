@@ -129,7 +129,7 @@ impl PostgresStore {
     /// The store of a process with this many shards, and what each of them has to begin.
     pub fn new(target: Target, shards: usize) -> io::Result<(Self, Vec<Seat>)> {
         let target = Arc::new(target);
-        let health = Arc::new(Health::default());
+        let health = Health::new();
         let lane = |part, needs| {
             let circuit = Arc::<Circuit>::default();
             let lane = Lane {
@@ -164,7 +164,10 @@ impl PostgresStore {
         };
         let history = reader(HISTORY, shards - 1);
         let repair = reader(REPAIR, shards.saturating_sub(2));
-        let deadlines = Deadlines::watch(ANSWER_WITHIN, |_| {})?;
+        let watched = health.clone();
+        let deadlines = Deadlines::watch(ANSWER_WITHIN, move |_| {
+            watched.figures.refused_timeout.increment(1);
+        })?;
         let shared = Shared {
             writers,
             history,
@@ -216,7 +219,7 @@ impl PostgresStore {
         }
         let ticket = Ticket::new(Asks::ToRead);
         if queue.try_send(request(ticket.clone())).is_err() {
-            return refused("too many reads wait");
+            return self.shared.health.full();
         }
         self.shared.deadlines.add(&ticket);
         ticket.wait().boxed_local()
@@ -247,7 +250,7 @@ impl Store for PostgresStore {
         }
         let (Some(one), Some(bytes)) = (self.waiting.hold(1), shared.bytes.hold(draft.weight()))
         else {
-            return refused("too many messages wait");
+            return shared.health.full();
         };
         let ticket = Ticket::new(Asks::ToStore);
         let loads = [Some(one), Some(bytes)];
@@ -259,7 +262,7 @@ impl Store for PostgresStore {
             })
             .is_err()
         {
-            return refused("too many messages wait");
+            return shared.health.full();
         }
         shared.deadlines.add(&ticket);
         ticket.wait().boxed_local()

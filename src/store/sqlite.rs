@@ -21,7 +21,7 @@ pub use self::schema::OpenError;
 use self::writer::Writer;
 use super::health::Health;
 use super::load::Bound;
-use super::request::{Read, Write, refused};
+use super::request::{Read, Write};
 use super::ticket::{Asks, Deadlines, Ticket};
 use super::{ANSWER_WITHIN, Condition, Cursor, Draft, Page, Store, StoreError, Stored};
 
@@ -54,7 +54,7 @@ impl SqliteStore {
         schema::migrate(&mut connection)?;
         let reading = schema::open_for_reading(path)?;
 
-        let health = Arc::new(Health::default());
+        let health = Health::new();
         let (to_writer, writes) = flume::bounded(WRITES_WAITING_MAX);
         let (to_reader, reads) = flume::bounded(READS_WAITING_MAX);
         let writing = Writer::new(path, connection, writes, health.clone());
@@ -70,6 +70,7 @@ impl SqliteStore {
         let watched = health.clone();
         let deadlines = Deadlines::watch(ANSWER_WITHIN, move |asks| {
             let part = if asks == Asks::ToStore { WRITES } else { READS };
+            watched.figures.refused_timeout.increment(1);
             watched.failed(part, "no answer in time");
         })
         .map_err(OpenError::Thread)?;
@@ -99,7 +100,7 @@ impl SqliteStore {
     ) -> LocalBoxFuture<'static, Result<T, StoreError>> {
         let ticket = Ticket::new(Asks::ToRead);
         if self.reads.try_send(request(ticket.clone())).is_err() {
-            return refused("too many reads wait");
+            return self.health.full();
         }
         self.deadlines.add(&ticket);
         ticket.wait().boxed_local()
@@ -109,7 +110,7 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn append(&self, draft: Draft) -> LocalBoxFuture<'static, Result<Stored, StoreError>> {
         let Some(load) = self.write_bytes.hold(draft.weight()) else {
-            return refused("too many bytes wait");
+            return self.health.full();
         };
         let ticket = Ticket::new(Asks::ToStore);
         let write = Write {
@@ -118,7 +119,7 @@ impl Store for SqliteStore {
             loads: [Some(load), None],
         };
         if self.writes.try_send(write).is_err() {
-            return refused("too many messages wait");
+            return self.health.full();
         }
         self.deadlines.add(&ticket);
         ticket.wait().boxed_local()

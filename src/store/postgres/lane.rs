@@ -46,6 +46,7 @@ impl Lane {
     pub(super) async fn connect(&mut self) -> Option<Link> {
         match Link::open(&self.target, self.needs).await {
             Ok(link) => {
+                self.health.figures.reconnects.increment(1);
                 self.succeeded();
                 Some(link)
             }
@@ -59,9 +60,7 @@ impl Lane {
     async fn failed_to_connect(&mut self, error: &LinkError) {
         self.health.failed(self.part, &error.to_string());
         let wait = self.backoff.failed(chance());
-        self.circuit
-            .0
-            .store(self.backoff.is_open(), Ordering::Relaxed);
+        self.show_circuit();
         glommio::timer::sleep(wait).await;
     }
 
@@ -110,7 +109,7 @@ impl Lane {
     pub(super) fn succeeded(&mut self) {
         self.health.succeeded(self.part);
         self.backoff.succeeded();
-        self.circuit.0.store(false, Ordering::Relaxed);
+        self.show_circuit();
     }
 
     /// Notes that it refused.
@@ -123,7 +122,16 @@ impl Lane {
         self.health
             .failed(self.part, &format!("no answer within {silence:?}"));
         self.backoff.gave_up();
-        self.circuit.0.store(true, Ordering::Relaxed);
+        self.show_circuit();
+    }
+
+    fn show_circuit(&self) {
+        let open = self.backoff.is_open();
+        if self.circuit.is_open() != open {
+            self.circuit.0.store(open, Ordering::Relaxed);
+            let change = if open { 1.0 } else { -1.0 };
+            self.health.figures.circuits_open.increment(change);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What waits is sent together and answered together; nothing here is in a transaction.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use glommio::timer::Timer;
@@ -83,12 +83,15 @@ impl Reader {
             let waiting = std::iter::once(first).chain(self.queue.try_iter());
             let reads: Vec<Read> = waiting.take(TOGETHER_MAX).filter(Read::take).collect();
             let asked = join_all(reads.iter().map(|read| prepared.answer(read)));
+            let begun = Instant::now();
             let Some(results) = within(READ_WITHIN, asked).await else {
                 for read in reads {
                     read.refuse("no answer in time");
                 }
                 return self.lane.gave_up(READ_WITHIN);
             };
+            let seconds = &self.lane.health.figures.read_seconds;
+            seconds.record(begun.elapsed());
             let mut lost = false;
             for (read, result) in reads.iter().zip(results) {
                 match result {

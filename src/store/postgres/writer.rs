@@ -14,6 +14,7 @@ use super::batch::{Answer, Columns, PENDING_MAX, Pending};
 use super::lane::{Lane, PROBE_EVERY};
 use super::link::{Link, Outcome, outcome, within};
 use super::target::cause;
+use crate::store::health::{Health, count};
 use crate::store::load::Load;
 use crate::store::request::Write;
 use crate::store::ticket::Ticket;
@@ -31,6 +32,8 @@ pub(super) struct Writer {
     lane: Lane,
     queue: flume::Receiver<Write>,
     pending: Pending,
+    /// What the figure of the queue says of this one.
+    shown_waiting: f64,
 }
 
 /// Why a batch did not go through.
@@ -45,6 +48,7 @@ impl Writer {
             lane,
             queue,
             pending: Pending::default(),
+            shown_waiting: 0.0,
         }
     }
 
@@ -118,6 +122,8 @@ impl Writer {
             .map(|write| (write.draft, (write.ticket, write.loads)))
             .unzip();
         let columns = Columns::of(&drafts);
+        self.show_queue();
+        let begun = Instant::now();
         let sent = if columns.is_empty() {
             Ok(Vec::new())
         } else {
@@ -125,6 +131,10 @@ impl Writer {
         };
         let failure = match sent {
             Ok(rows) => {
+                let figures = &self.lane.health.figures;
+                figures.batches.increment(1);
+                figures.batch_rows.record(count(drafts.len()));
+                figures.commit_seconds.record(begun.elapsed());
                 self.lane.succeeded();
                 self.note_contended(&rows, &columns);
                 let answers = read(&rows, columns.ids.len());
@@ -136,10 +146,11 @@ impl Writer {
             }
             Err(failure) => failure,
         };
+        let health = self.lane.health.clone();
         let error = match failure {
             Failure::Silence => {
                 self.lane.gave_up(BATCH_WITHIN);
-                answer_all(tickets, &StoreError::Timeout);
+                answer_all(&health, tickets, &StoreError::Timeout);
                 return Next::Lost;
             }
             Failure::Statement(error) => error,
@@ -157,23 +168,34 @@ impl Writer {
                 let second = first.split_off(first.len() / 2);
                 return Next::Halves(first, second);
             }
-            Outcome::RefusedForARow => answer_all(tickets, &refused),
+            Outcome::RefusedForARow => answer_all(&health, tickets, &refused),
             Outcome::Refused => {
                 self.lane.refused(&reason);
-                answer_all(tickets, &refused);
+                answer_all(&health, tickets, &refused);
             }
             Outcome::ReadOnly => {
                 self.lane.refused(&reason);
-                answer_all(tickets, &refused);
+                answer_all(&health, tickets, &refused);
                 return Next::Lost;
             }
             Outcome::Unknown => {
                 self.lane.refused(&reason);
-                answer_all(tickets, &StoreError::Timeout);
+                answer_all(&health, tickets, &StoreError::Timeout);
                 return Next::Lost;
             }
         }
         Next::Done
+    }
+
+    /// Corrects the sum of all writers' queues by what this one's has changed.
+    fn show_queue(&mut self) {
+        let waiting = count(self.queue.len() + self.pending.len());
+        self.lane
+            .health
+            .figures
+            .queue
+            .increment(waiting - self.shown_waiting);
+        self.shown_waiting = waiting;
     }
 
     fn note_contended(&mut self, rows: &[Row], columns: &Columns<'_>) {
@@ -195,7 +217,11 @@ impl Writer {
 /// Those who wait, with their shares of what may wait.
 type Waiting = Vec<(Arc<Ticket<Stored>>, [Option<Load>; 2])>;
 
-fn answer_all(waiting: Waiting, error: &StoreError) {
+fn answer_all(health: &Health, waiting: Waiting, error: &StoreError) {
+    health
+        .figures
+        .refused_failed
+        .increment(waiting.len() as u64);
     for (ticket, _loads) in waiting {
         ticket.answer(Err(error.clone()));
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -62,8 +63,10 @@ impl Reader {
         if !ticket.take() {
             return;
         }
+        let begun = Instant::now();
         match self.read(read) {
             Ok(value) => {
+                self.health.figures.read_seconds.record(begun.elapsed());
                 self.health.succeeded(READS);
                 ticket.answer(Ok(value));
             }

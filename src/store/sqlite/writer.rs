@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use super::{WRITES, reader, schema};
-use crate::store::health::Health;
+use crate::store::health::{Health, count};
 use crate::store::request::Write;
 use crate::store::{Draft, Message, StoreError, Stored};
 
@@ -101,10 +102,19 @@ impl Writer {
             .into_iter()
             .map(|write| (write.draft, (write.ticket, write.loads)))
             .unzip();
-        match self.store(&drafts) {
-            Ok(rows) => {
+        self.health.figures.queue.set(count(self.waiting.len()));
+        let (begun, rows) = (Instant::now(), count(drafts.len()));
+        let result = self.store(&drafts);
+        let figures = &self.health.figures;
+        match result {
+            Ok(stored_rows) => {
+                figures.batches.increment(1);
+                figures.batch_rows.record(rows);
+                figures.commit_seconds.record(begun.elapsed());
                 self.health.succeeded(WRITES);
-                for ((draft, row), (ticket, _load)) in drafts.into_iter().zip(rows).zip(tickets) {
+                for ((draft, row), (ticket, _load)) in
+                    drafts.into_iter().zip(stored_rows).zip(tickets)
+                {
                     ticket.answer(stored(draft, row));
                 }
             }
@@ -116,6 +126,7 @@ impl Writer {
                     }
                     Failure::Unknown(reason) => (reason, StoreError::Timeout),
                 };
+                figures.refused_failed.increment(drafts.len() as u64);
                 self.health.failed(WRITES, &reason);
                 for (ticket, _load) in tickets {
                     ticket.answer(Err(error.clone()));
@@ -346,7 +357,7 @@ mod tests {
         let mut connection = schema::open_for_writing(&path).unwrap();
         schema::migrate(&mut connection).unwrap();
         let (sender, waiting) = flume::unbounded();
-        let writer = Writer::new(&path, connection, waiting, Arc::default());
+        let writer = Writer::new(&path, connection, waiting, Health::new());
         Fixture {
             writer,
             sender,
