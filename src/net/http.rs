@@ -7,7 +7,6 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::connection::WRITE_TIMEOUT;
 use super::routing::{self, Route};
 use super::{Closed, Connection, Mount, Request, Response, Shard, handoff, polling, websocket};
 use crate::engine::Transport;
@@ -109,9 +108,9 @@ async fn answer(mut connection: Connection, head: RequestHead) -> Option<Connect
     let shard = Rc::clone(connection.shard());
     let busy = shard.busy();
     connection.begin(head.framing());
-    let mount = shard.site.mounts.iter();
-    let mount = mount.filter(|mount| head.path().starts_with(&*mount.path));
-    let result = match (head.method(), mount.last()) {
+    let mut mounts = shard.site.mounts.iter();
+    let mount = mounts.find(|mount| head.path().starts_with(&*mount.path));
+    let result = match (head.method(), mount) {
         (Method::Trace | Method::Connect | Method::Unknown, _) => {
             let response = unknown_method(head.method());
             connection.respond(&head, response).await
@@ -313,12 +312,10 @@ fn body_deadline(begin: Instant, received: usize) -> Instant {
     begin + paid.clamp(BODY_GRACE, BODY_TIMEOUT)
 }
 
-const _: () = assert!(WRITE_TIMEOUT.as_secs() >= 10, "slow readers exist");
-
 /// The name of the field that a page may replace.
 const POLICY: &str = "Content-Security-Policy";
 
-/// What every answer carries beside its policy (reliability: the fields of an API).
+/// What every answer carries beside its policy (the set that helmet 8 gives an API).
 pub(super) const SECURITY_FIELDS: &str = "Cross-Origin-Opener-Policy: same-origin\r\n\
 Cross-Origin-Resource-Policy: same-origin\r\n\
 Origin-Agent-Cluster: ?1\r\n\
