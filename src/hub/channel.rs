@@ -220,8 +220,12 @@ impl Hub {
             flags: *flags,
         };
         let ready = self.with(|state| {
-            let order_of_room = state.channels.get_mut(&name)?.order.as_mut()?;
-            Some(order_of_room.receive(now, order.seq, item))
+            let channel = state.channels.get_mut(&name)?;
+            Some(match &mut channel.order {
+                Some(order_of_room) => order_of_room.receive(now, order.seq, item),
+                // The application has not called the room an ordered one.
+                None => vec![item],
+            })
         });
         if let Some(items) = ready {
             self.deliver_items(&name, items);

@@ -17,6 +17,8 @@ const REFUSALS_MAX: usize = 10;
 /// What a packet and its attachments may hold, in largest messages: an attachment that is as large as a
 /// message may be comes with a text, and the two are one packet.
 const PACKET_MESSAGES_MAX: usize = 2;
+/// Namespaces of one connection.
+const NAMESPACES_MAX: usize = 1_000;
 /// What a parked packet counts beside its bytes.
 const PACKET_OVERHEAD: usize = 64;
 
@@ -133,7 +135,9 @@ impl Client {
         };
         let seat = self.seats.get(&namespace).copied();
         match (kind, seat) {
-            (Kind::Connect { payload }, None) => Ok(self.begin(namespace, payload)),
+            (Kind::Connect { payload }, None) if self.seats.len() < NAMESPACES_MAX => {
+                Ok(self.begin(namespace, payload))
+            }
             (Kind::Connect { payload }, Some(Seat::Leaving)) => {
                 self.seats.insert(namespace.clone(), Seat::Returning);
                 Ok(self.park(Parked::Connect(namespace, payload)))
@@ -172,6 +176,11 @@ impl Client {
     }
 
     fn begin(&mut self, namespace: Text, payload: Option<Text>) -> Step {
+        // The name outlives the packet, whose memory it must not hold.
+        let namespace = match &*namespace {
+            "/" => namespace,
+            name => Text::from(name),
+        };
         self.seats.insert(namespace.clone(), Seat::Deciding);
         Step::Connect { namespace, payload }
     }
@@ -375,6 +384,16 @@ mod tests {
             client.refused("/x")
         });
         assert_eq!(refused, Some(REFUSALS_MAX - 1));
+    }
+
+    #[test]
+    fn bounds_namespaces() {
+        let mut client = Client::new(1_000);
+        for number in 0..NAMESPACES_MAX {
+            let step = receive(&mut client, &format!("0/{number},"));
+            assert!(matches!(step, Ok(Step::Connect { .. })));
+        }
+        assert_eq!(receive(&mut client, "0/more,"), Err(Violation::State));
     }
 
     #[test]

@@ -245,8 +245,6 @@ struct State {
     timers: Timers<Due>,
     /// By socket and acknowledgement id.
     acks: BTreeMap<(SocketId, u64), Waiting>,
-    /// The next acknowledgement id of each namespace.
-    ack_ids: BTreeMap<Text, u64>,
     gatherings: BTreeMap<u64, Gathering>,
     gathering_count: u64,
     presence: Newest,

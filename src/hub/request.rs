@@ -13,7 +13,7 @@ use super::envelope::{Answer, Ask, Request, Response};
 use super::promise::promise;
 use super::socket::AckTimeout;
 use super::timers::TimerId;
-use super::{Ack, Args, Due, Event, Hub, Socket, SocketId, State};
+use super::{Ack, Args, Due, Event, Hub, Socket, SocketId};
 use crate::engine::Key;
 use crate::wire::Text;
 use crate::wire::socket_io::encode_event;
@@ -64,21 +64,12 @@ impl Gathered {
     }
 }
 
-impl State {
-    /// The next acknowledgement id of a namespace.
-    fn next_ack(&mut self, namespace: &Text) -> u64 {
-        let next = self.ack_ids.entry(namespace.clone()).or_default();
-        *next += 1;
-        *next - 1
-    }
-}
-
 impl Hub {
     /// Notes that a socket is asked for an acknowledgement; returns its id.
     pub(super) fn await_ack(&self, socket: &Socket, timeout: Duration, then: AckThen) -> u64 {
         let at = self.env().now() + timeout;
         self.with(|state| {
-            let id = state.next_ack(socket.namespace());
+            let id = state.rooms.next_ack(socket.namespace());
             let timer = state.timers.set(at, Due::Ack(socket.id(), id));
             let waiting = Waiting::One { then, timer };
             state.acks.insert((socket.id(), id), waiting);
@@ -210,7 +201,7 @@ impl Hub {
         let sockets = self.select(&broadcast.target);
         let at = self.env().now() + timeout;
         let id = self.with(|state| {
-            let id = state.next_ack(namespace);
+            let id = state.rooms.next_ack(namespace);
             for socket in &sockets {
                 state.acks.insert((socket.id(), id), waiting());
             }

@@ -30,6 +30,8 @@ struct Namespace {
     rooms: BTreeMap<Text, BTreeSet<Key>>,
     seats: BTreeMap<Key, Seat>,
     keys: BTreeMap<SocketId, Key>,
+    /// The next acknowledgement id.
+    next_ack: u64,
 }
 
 #[derive(Debug)]
@@ -166,6 +168,15 @@ impl Rooms {
     /// The session of a socket.
     pub(super) fn key(&self, namespace: &str, id: &SocketId) -> Option<Key> {
         self.namespaces.get(namespace)?.keys.get(id).copied()
+    }
+
+    /// The next acknowledgement id of a namespace. Any will do where nobody is.
+    pub(super) fn next_ack(&mut self, namespace: &str) -> u64 {
+        let Some(entry) = self.namespaces.get_mut(namespace) else {
+            return 0;
+        };
+        entry.next_ack += 1;
+        entry.next_ack - 1
     }
 
     /// Puts the sockets that a target means into `keys`, each once, in order.

@@ -25,6 +25,12 @@ pub struct Text {
 }
 
 impl Text {
+    /// Text of the program itself: it takes no memory.
+    #[must_use]
+    pub fn from_static(text: &'static str) -> Self {
+        Utf8Bytes::from_static(text).into()
+    }
+
     /// The part of this text between two byte positions.
     ///
     /// # Panics

@@ -220,7 +220,7 @@ fn decode(text: &Text, attachments_max: usize) -> Result<(Packet, usize), Packet
         attachments = usize::try_from(count).map_err(|_| PacketError::TooManyAttachments)?;
         at = end + 1;
     }
-    let mut namespace = Text::from("/");
+    let mut namespace = Text::from_static("/");
     if text.as_bytes().get(at) == Some(&b'/') {
         let comma = text[at..].find(',').map(|length| at + length);
         namespace = text.slice(at..comma.unwrap_or(text.len()));
