@@ -19,6 +19,8 @@ fn fill(server: &Server, room: &str, count: usize, content: &str) {
             assert_eq!(ack["ok"], true, "{ack}");
         }
     }
+    // Else its end would be told to whoever joins meanwhile.
+    writer.ok("leaveRoom", &json!({"roomId": room}));
 }
 
 fn resume(room: &str, last_seq: u64) -> Value {
