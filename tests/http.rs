@@ -6,6 +6,7 @@
     reason = "a test says by its failure what is wrong"
 )]
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -20,7 +21,12 @@ use project_yum::server::executor;
 use project_yum::wire::Content;
 use project_yum::wire::engine_io::Encoded;
 
-struct Echo(Engine);
+/// Sends every message back. After `work`, it is busy for a number of ticks of a drain, and says
+/// `4done` then.
+struct Echo {
+    engine: Engine,
+    work: Cell<u32>,
+}
 
 impl Handler for Echo {
     fn on_open(&self, _: Key, _: Handshake) {}
@@ -29,8 +35,21 @@ impl Handler for Echo {
             Content::Text(text) => Encoded::text('4', text),
             Content::Binary(bytes) => Encoded::binary(bytes),
         };
-        self.0.send(key, &[packet]);
+        if matches!(&content, Content::Text(text) if &**text == "work") {
+            self.work.set(20);
+        }
+        self.engine.send(key, &[packet]);
         Flow::Continue
+    }
+    fn on_drain(&self, key: Key) -> bool {
+        if self.work.get() == 0 {
+            return true;
+        }
+        self.work.set(self.work.get() - 1);
+        if self.work.get() == 0 {
+            self.engine.send(key, &[Encoded::text('4', "done")]);
+        }
+        false
     }
     fn on_close(&self, _: Key, _: CloseReason) {}
 }
@@ -83,7 +102,10 @@ fn site(env: &Rc<Env>, shard: u8) -> Site {
         ..Options::default()
     };
     let engine = Engine::new(Rc::clone(env), options);
-    engine.set_handler(Rc::new(Echo(engine.clone())));
+    engine.set_handler(Rc::new(Echo {
+        engine: engine.clone(),
+        work: Cell::new(0),
+    }));
     Site {
         mounts: vec![Rc::new(Mount {
             path: "/engine.io/".into(),
@@ -523,6 +545,27 @@ fn a_server_that_drains_tells_everybody_and_ends() {
         begin.elapsed()
     );
     assert!(TcpStream::connect(server.address).is_err());
+}
+
+#[test]
+fn a_drain_lets_what_was_begun_finish() {
+    let server = start(1);
+    let target = format!("/engine.io/?EIO=4&transport=polling&sid={}", sid(&server));
+    ask(&server, &post(&target, "4work"));
+    assert_eq!(ask(&server, &get(&target)).1, "4work");
+    let mut poll = connect(&server);
+    poll.write_all(get(&target).as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let draining = &server.process.draining;
+    draining.store(true, std::sync::atomic::Ordering::Release);
+    let (_, body) = response(&mut poll);
+    assert!(body.starts_with("4done"), "the answer came first: {body}");
+    let rest = if body == "4done" {
+        ask(&server, &get(&target)).1
+    } else {
+        body
+    };
+    assert!(rest.ends_with('1'), "then the session is closed: {rest}");
 }
 
 #[test]

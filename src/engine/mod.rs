@@ -101,6 +101,12 @@ pub trait Handler {
     /// Takes one message. `Flow::Pause` asks the transport to read nothing more of this session
     /// until [`Engine::resume`].
     fn on_message(&self, key: Key, content: Content) -> Flow;
+    /// The session is to leave: nothing more is begun for it. Returns whether what was begun has
+    /// finished, so that the session may be closed.
+    fn on_drain(&self, key: Key) -> bool {
+        let _ = key;
+        true
+    }
     /// A session ended: the last call for this key, made exactly once.
     fn on_close(&self, key: Key, reason: CloseReason);
 }
@@ -310,6 +316,12 @@ impl Engine {
             });
             self.handler().on_close(key, reason);
         }
+    }
+
+    /// Asks the handler to begin nothing more for a session. Returns whether it may be closed now.
+    #[must_use]
+    pub fn drain(&self, key: Key) -> bool {
+        self.handler().on_drain(key)
     }
 
     /// The handler can take messages again.

@@ -32,6 +32,8 @@ pub(super) struct Client {
     parked_bytes_max: usize,
     is_busy: bool,
     is_full: bool,
+    /// The connection is to end: no further event is begun.
+    is_draining: bool,
     refusals: usize,
 }
 
@@ -109,6 +111,7 @@ impl Client {
             parked_bytes_max: bytes_max,
             is_busy: false,
             is_full: false,
+            is_draining: false,
             refusals: 0,
         }
     }
@@ -150,6 +153,10 @@ impl Client {
                     ack,
                     received: now,
                 };
+                if self.is_draining {
+                    // As if it had been lost on its way: the client will ask again elsewhere.
+                    return Ok(Step::Nothing);
+                }
                 if self.is_busy {
                     return Ok(self.park(Parked::Event(incoming)));
                 }
@@ -221,6 +228,13 @@ impl Client {
             }
             keep
         });
+    }
+
+    /// Begins no further event. Returns whether the last one has finished.
+    pub(super) fn drain(&mut self) -> bool {
+        self.is_draining = true;
+        self.forget_parked();
+        !self.is_busy
     }
 
     /// Forgets everything that is parked: the connection is gone.
@@ -374,6 +388,19 @@ mod tests {
         let long = format!("2[\"a\",\"{}\"]", "x".repeat(450));
         assert_eq!(receive(&mut client, &long), Ok(Step::Nothing));
         assert_eq!(receive(&mut client, &long), Ok(Step::Full));
+    }
+
+    #[test]
+    fn begins_nothing_more_while_it_drains() {
+        let mut client = joined();
+        receive(&mut client, "2[\"begun\"]").unwrap();
+        receive(&mut client, "2[\"parked\"]").unwrap();
+        assert!(!client.drain(), "a handler runs");
+        assert_eq!(receive(&mut client, "2[\"late\"]"), Ok(Step::Nothing));
+        assert_eq!(client.next(), (None, false));
+        assert!(client.drain());
+        assert_eq!(receive(&mut client, "2[\"later\"]"), Ok(Step::Nothing));
+        assert!(client.drain());
     }
 
     #[test]

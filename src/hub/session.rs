@@ -121,6 +121,13 @@ impl Handler for Hub {
         }
     }
 
+    fn on_drain(&self, key: Key) -> bool {
+        self.with(|state| {
+            let session = state.sessions.get_mut(&key);
+            session.is_none_or(|session| session.client.drain())
+        })
+    }
+
     fn on_close(&self, key: Key, reason: CloseReason) {
         let is_over = self.with(|state| {
             let session = state.sessions.get_mut(&key)?;

@@ -20,7 +20,10 @@ pub(super) struct Drain {
     waves: Duration,
     /// Mount and key of the sessions that are to leave, in random order.
     sessions: Vec<(usize, Key)>,
-    closed: usize,
+    /// How many of them have had their turn.
+    begun: usize,
+    /// Those whose turn it is and whose handler still runs.
+    busy: Vec<(usize, Key)>,
 }
 
 impl Drain {
@@ -52,19 +55,25 @@ impl Drain {
             end: now + options.drain,
             waves: wanted.min(options.drain.saturating_sub(RESERVED)),
             sessions,
-            closed: 0,
+            begun: 0,
+            busy: Vec::new(),
         }
     }
 
     /// Closes the sessions whose turn it is. Returns whether the shard may end.
     pub(super) fn tick(&mut self, shard: &Shard, now: Instant) -> bool {
         let due = share(self.sessions.len(), now - self.begin, self.waves);
-        for &(mount, key) in &self.sessions[self.closed..due] {
+        self.busy.extend(&self.sessions[self.begun..due]);
+        self.begun = due;
+        self.busy.retain(|&(mount, key)| {
             let engine = &shard.site.mounts[mount].engine;
-            engine.close(key, CloseReason::ServerShuttingDown);
-        }
-        self.closed = due;
-        let all_told = self.closed == self.sessions.len();
+            let may_leave = engine.drain(key);
+            if may_leave {
+                engine.close(key, CloseReason::ServerShuttingDown);
+            }
+            !may_leave
+        });
+        let all_told = self.begun == self.sessions.len() && self.busy.is_empty();
         let fetched = now >= self.begin + self.waves + FETCH;
         let quiet = shard.busy.get() == 0 && shard.handoffs.is_empty();
         now >= self.end || (all_told && quiet && (fetched || self.sessions.is_empty()))
