@@ -14,9 +14,6 @@ use crate::wire::{Content, Text};
 const PARKED_MAX: usize = 64;
 /// CONNECTs of one connection that may be refused before it is closed.
 const REFUSALS_MAX: usize = 10;
-/// What a packet and its attachments may hold, in largest messages: an attachment that is as large as a
-/// message may be comes with a text, and the two are one packet.
-const PACKET_MESSAGES_MAX: usize = 2;
 /// Namespaces of one connection.
 const NAMESPACES_MAX: usize = 1_000;
 /// What a parked packet counts beside its bytes.
@@ -104,7 +101,7 @@ impl Client {
     /// A connection without namespaces. `bytes_max` bounds a message, and what is parked.
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
-            decoder: Decoder::new(ATTACHMENTS_MAX, PACKET_MESSAGES_MAX * bytes_max),
+            decoder: Decoder::new(ATTACHMENTS_MAX, bytes_max),
             seats: BTreeMap::new(),
             parked: VecDeque::new(),
             parked_bytes: 0,
