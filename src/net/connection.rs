@@ -224,8 +224,18 @@ impl AsyncRead for Connection {
         bytes: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         if self.buffer.is_empty() {
-            self.open.0.mark_active();
-            return Pin::new(&mut self.stream).poll_read(cx, bytes);
+            // Through the shard's scratch, however small the reader's own buffer is: one call takes
+            // what has come, and only what does not fit takes memory, until it is read.
+            let this = &mut *self;
+            let shard = &this.open.0;
+            let mut scratch = shard.scratch.borrow_mut();
+            let stream = Pin::new(&mut this.stream);
+            let count = std::task::ready!(stream.poll_read(cx, &mut scratch))?;
+            shard.mark_active();
+            let fits = count.min(bytes.len());
+            bytes[..fits].copy_from_slice(&scratch[..fits]);
+            this.buffer.extend_from_slice(&scratch[fits..count]);
+            return Poll::Ready(Ok(fits));
         }
         let count = bytes.len().min(self.buffer.len());
         self.buffer.copy_to_slice(&mut bytes[..count]);
