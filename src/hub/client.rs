@@ -98,7 +98,7 @@ pub(super) enum Violation {
 }
 
 impl Client {
-    /// A connection without namespaces. `bytes_max` bounds a message, and what is parked.
+    /// A connection without namespaces. `bytes_max` bounds the attachments of a packet, and what is parked.
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
             decoder: Decoder::new(ATTACHMENTS_MAX, bytes_max),
