@@ -308,7 +308,7 @@ mod tests {
         check(&[long(0x82, 100_000)], Ok(false));
         check(&[long(0x82, 100_001)], Err((0, Violation::TooLong)));
         check(&[long(0x82, u64::MAX)], Err((0, Violation::TooLong)));
-        let start = frame(0x02, &[0; 60_000]);
+        let start = frame(0x02, &vec![0; 60_000]);
         let length = start.len();
         check(
             &[start.clone(), frame(0x89, b"ping"), long(0x80, 40_000)],
@@ -319,7 +319,7 @@ mod tests {
             Err((length, Violation::TooLong)),
         );
         // Each message has its own bytes.
-        check(&vec![frame(0x82, &[0; 60_000]); 3], Ok(true));
+        check(&vec![frame(0x82, &vec![0; 60_000]); 3], Ok(true));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) enum Profile {
     Quick,
     /// An allow-list of origins.
     Cors,
+    /// Calm, for what everybody on a server would hear.
+    Alone,
 }
 
 /// A running server.
@@ -29,7 +31,7 @@ pub(crate) struct Server {
     _supervisor: Child,
 }
 
-static SERVERS: [OnceLock<Server>; 6] = [const { OnceLock::new() }; 6];
+static SERVERS: [OnceLock<Server>; 8] = [const { OnceLock::new() }; 8];
 
 /// The server of this profile and number of shards.
 pub(crate) fn shared(profile: Profile, shards: usize) -> &'static Server {
@@ -40,7 +42,7 @@ pub(crate) fn shared(profile: Profile, shards: usize) -> &'static Server {
 impl Profile {
     fn settings(self) -> Vec<(&'static str, &'static str)> {
         match self {
-            Self::Calm => vec![
+            Self::Calm | Self::Alone => vec![
                 ("PING_INTERVAL_MS", "25000"),
                 ("PING_TIMEOUT_MS", "20000"),
                 ("CONNECT_TIMEOUT_MS", "45000"),
