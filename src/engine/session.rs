@@ -298,10 +298,14 @@ impl Session {
             // the connection at a close packet before they look at what came in front of it.
             (_, Transport::Polling) if !self.outbox.is_empty() => self.drain_payload(),
             (_, Transport::Polling) if self.probe == Probe::Granted => single('6'),
-            (Phase::Closing(_), Transport::Polling) => {
-                self.phase = Phase::Closed { answer: '1' };
+            (Phase::Closing(reason), Transport::Polling) => {
+                // Some clients stay away after a close packet (python-engineio). Those of a server that
+                // goes away shall come back: nothing is said, and their next request is unknown.
+                let goes_away = reason == CloseReason::ServerShuttingDown;
+                let answer = if goes_away { '6' } else { '1' };
+                self.phase = Phase::Closed { answer };
                 self.deadline = None;
-                single('1')
+                single(answer)
             }
             (Phase::Open, Transport::Polling) => return None,
         };

@@ -418,6 +418,15 @@ fn our_close_reaches_the_pending_get_after_what_was_queued() {
 }
 
 #[test]
+fn a_server_that_goes_away_says_no_close_packet() {
+    let (world, key) = World::opened(Transport::Polling);
+    world.engine.begin_poll(key).expect("the GET is let in");
+    world.engine.close(key, CloseReason::ServerShuttingDown);
+    assert_eq!(world.take(key).as_deref(), Some("6"));
+    assert_eq!(world.engine.transport(key), None, "the next GET is unknown");
+}
+
+#[test]
 fn our_close_waits_thirty_seconds_for_the_next_get() {
     for (wait, found) in [(29, true), (31, false)] {
         let (world, key) = World::opened(Transport::Polling);

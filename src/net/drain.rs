@@ -27,9 +27,8 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    /// From now on no new sessions; those that are open leave one after the other.
+    /// No new sessions are let in any more; those that are open leave one after the other.
     pub(super) fn new(shard: &Shard, now: Instant) -> Self {
-        shard.draining.set(true);
         let mounts = shard.site.mounts.iter().enumerate();
         let mut sessions: Vec<(usize, Key)> = mounts
             .flat_map(|(number, mount)| {

@@ -26,6 +26,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -136,7 +137,6 @@ pub struct Shard {
     handoffs: Handoffs,
     /// Reads go through here, so that an idle connection has no buffer of its own.
     scratch: RefCell<Box<[u8]>>,
-    draining: Cell<bool>,
     /// Whether anything was read or written since the last tick.
     active: Cell<bool>,
     open: Cell<usize>,
@@ -184,7 +184,6 @@ impl Shard {
             deadlines: Deadlines::default(),
             handoffs,
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
-            draining: Cell::new(false),
             active: Cell::new(false),
             open: Cell::new(0),
             busy: Cell::new(0),
@@ -223,10 +222,12 @@ impl Shard {
         &self.deadlines
     }
 
-    /// Whether the process is going away: no new sessions.
+    /// Whether the process is going away: no new sessions. Every shard knows at once, so that a client
+    /// that one has sent away is not let in by the next.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.get()
+        let process = self.process.get();
+        process.is_some_and(|process| process.draining.load(Ordering::Acquire))
     }
 
     /// Tells the tick that something happens, so that it comes every 10 ms.
