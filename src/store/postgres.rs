@@ -9,6 +9,7 @@ mod backoff;
 mod batch;
 mod lane;
 mod link;
+mod passfile;
 mod reader;
 mod schema;
 mod stream;

@@ -161,6 +161,17 @@ fn a_row_that_cannot_be_stored_does_not_fail_the_others() {
     assert_eq!(kept.len(), 7);
 }
 
+#[test]
+fn takes_the_password_from_its_file() {
+    let server = Postgres::shared();
+    let url = server.database().replace(":secret", "");
+    assert!(PostgresStore::migrate(&Target::parse(&url).unwrap()).is_err());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "*:*:*:yum:secret\n").unwrap();
+    let url = format!("{url}?passfile={}", file.path().display());
+    PostgresStore::migrate(&Target::parse(&url).unwrap()).unwrap();
+}
+
 /// The one line that says why a database cannot be used.
 fn refusal(url: &str) -> String {
     let refused = PostgresStore::migrate(&Target::parse(url).unwrap())

@@ -73,7 +73,9 @@ impl Link {
     /// Connects to the first host that is what is needed.
     pub(super) async fn open(target: &Target, needs: Needs) -> Result<Self, LinkError> {
         let mut failure = None;
+        let passwords = passwords(target).await;
         for (host, port) in target.places() {
+            let config = target.config_for(host, port, &passwords);
             let place = place(host, port);
             let unreachable = |cause: String| {
                 let place = place.clone();
@@ -87,7 +89,7 @@ impl Link {
                 }
             };
             for address in addresses {
-                let opening = Self::open_one(target, &address, &place, needs);
+                let opening = Self::open_one(&config, &address, &place, needs);
                 match within(CONNECT_WITHIN, opening).await {
                     Some(Ok(link)) => return Ok(link),
                     Some(Err(error)) => failure = Some(error),
@@ -102,7 +104,7 @@ impl Link {
     }
 
     async fn open_one(
-        target: &Target,
+        config: &tokio_postgres::Config,
         address: &socket2::SockAddr,
         place: &str,
         needs: Needs,
@@ -118,8 +120,7 @@ impl Link {
             place: place.to_owned(),
             cause: error.to_string(),
         })?;
-        let (client, connection) = target
-            .config
+        let (client, connection) = config
             .connect_raw(Compat(stream), NoTls)
             .await
             .map_err(failed)?;
@@ -157,6 +158,25 @@ impl Link {
     /// Resolves when the connection has ended.
     pub(super) async fn lost(&self) {
         let _ = self.ended.recv_async().await;
+    }
+}
+
+/// The text of the password file; empty when there is none to be read. Read for each connection, so that
+/// a password can be changed while the server runs.
+async fn passwords(target: &Target) -> String {
+    let Some(path) = target.passfile().map(std::path::Path::to_path_buf) else {
+        return String::new();
+    };
+    let shown = path.display().to_string();
+    match glommio::executor()
+        .spawn_blocking(move || std::fs::read_to_string(path))
+        .await
+    {
+        Ok(text) => text,
+        Err(error) => {
+            tracing::warn!(path = shown, %error, "the password file cannot be read");
+            String::new()
+        }
     }
 }
 

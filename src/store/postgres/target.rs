@@ -1,8 +1,11 @@
 //! Where the database is and how to come in, out of one URL. Pure.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use tokio_postgres::config::{Host, SslMode};
+
+use super::passfile::{self, Asked};
 
 /// The name under which the server's connections stand in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "project-yum";
@@ -16,6 +19,8 @@ pub struct UrlError(Box<str>);
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     pub(super) config: tokio_postgres::Config,
+    /// Where the password stands, when the URL has none.
+    passfile: Option<PathBuf>,
 }
 
 impl fmt::Debug for Target {
@@ -55,10 +60,11 @@ impl Target {
     pub fn parse(url: &str) -> Result<Self, UrlError> {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let mut passed_on = Vec::new();
-        let mut tls = None;
+        let (mut tls, mut passfile) = (None, None);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             match parameter.split_once('=') {
                 Some(("sslmode", mode)) => tls = Some(mode),
+                Some(("passfile", path)) => passfile = Some(PathBuf::from(path)),
                 _ => passed_on.push(parameter),
             }
         }
@@ -82,7 +88,34 @@ impl Target {
         if ports > 1 && ports != hosts {
             return Err(UrlError("as many ports as hosts are needed, or one".into()));
         }
-        Ok(Self { config })
+        Ok(Self { config, passfile })
+    }
+
+    /// The file to look for the password in; `None`: it is in the URL, or none is needed.
+    pub(super) fn passfile(&self) -> Option<&Path> {
+        let given = self.config.get_password().is_some();
+        self.passfile.as_deref().filter(|_| !given)
+    }
+
+    /// The client's settings for one place, with the password that stands in the password file.
+    pub(super) fn config_for(&self, host: &Host, port: u16, file: &str) -> tokio_postgres::Config {
+        let host = match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(directory) => directory.display().to_string(),
+        };
+        let user = self.config.get_user().unwrap_or_default();
+        let database = self.config.get_dbname().unwrap_or(user);
+        let asked = Asked {
+            host: &host,
+            port,
+            database,
+            user,
+        };
+        let mut config = self.config.clone();
+        if let Some(password) = passfile::password(file, asked) {
+            config.password(password);
+        }
+        config
     }
 
     /// Every host with its port, in the order of trying.
@@ -142,6 +175,17 @@ mod tests {
             let error = Target::parse(bad).unwrap_err();
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn takes_the_password_from_its_file_unless_the_url_has_one() {
+        let target = Target::parse("postgres://ann@db/chat?passfile=/etc/pass").unwrap();
+        assert_eq!(target.passfile(), Some(Path::new("/etc/pass")));
+        let host = Host::Tcp("db".to_owned());
+        let config = target.config_for(&host, 5432, "db:5432:chat:ann:hunter2");
+        assert_eq!(config.get_password(), Some(&b"hunter2"[..]));
+        let target = Target::parse("postgres://ann:own@db/chat?passfile=/etc/pass").unwrap();
+        assert_eq!(target.passfile(), None);
     }
 
     #[test]

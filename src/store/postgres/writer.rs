@@ -14,11 +14,11 @@ use super::batch::{Answer, Columns, PENDING_MAX, Pending};
 use super::lane::{Lane, PROBE_EVERY};
 use super::link::{Link, Outcome, outcome, within};
 use super::target::cause;
-use crate::store::health::{Health, count};
+use crate::store::health::count;
 use crate::store::load::Load;
 use crate::store::request::Write;
 use crate::store::ticket::Ticket;
-use crate::store::{StoreError, Stored};
+use crate::store::{Draft, StoreError, Stored};
 
 /// How long a batch may be in flight. Then the connection is thrown away, and a message that came
 /// while the batch was out still has a second on the next one.
@@ -124,67 +124,77 @@ impl Writer {
         let columns = Columns::of(&drafts);
         self.show_queue();
         let begun = Instant::now();
+        // What cannot be sent is answered without the database, and says nothing of it.
         let sent = if columns.is_empty() {
             Ok(Vec::new())
         } else {
             send(link, append, &columns).await
         };
-        let failure = match sent {
-            Ok(rows) => {
-                let figures = &self.lane.health.figures;
-                figures.batches.increment(1);
-                figures.batch_rows.record(count(drafts.len()));
-                figures.commit_seconds.record(begun.elapsed());
-                self.lane.succeeded();
-                self.note_contended(&rows, &columns);
-                let answers = read(&rows, columns.ids.len());
-                let settled = columns.into_places().settle(drafts, &answers);
-                for ((ticket, _loads), answer) in tickets.into_iter().zip(settled) {
-                    ticket.answer(answer);
-                }
-                return Next::Done;
-            }
-            Err(failure) => failure,
-        };
-        let health = self.lane.health.clone();
-        let error = match failure {
-            Failure::Silence => {
+        let rows = match sent {
+            Ok(rows) => rows,
+            Err(Failure::Silence) => {
                 self.lane.gave_up(BATCH_WITHIN);
-                answer_all(&health, tickets, &StoreError::Timeout);
+                self.answer_all(tickets, &StoreError::Timeout);
                 return Next::Lost;
             }
-            Failure::Statement(error) => error,
+            Err(Failure::Statement(error)) => return self.failed(&error, drafts, tickets),
         };
-        let reason = cause(&error);
-        let refused = StoreError::Unavailable(reason.as_str().into());
-        match outcome(&error) {
-            Outcome::RefusedForARow if tickets.len() > 1 => {
-                let write = |(draft, (ticket, loads))| Write {
-                    draft,
-                    ticket,
-                    loads,
-                };
-                let mut first: Vec<Write> = drafts.into_iter().zip(tickets).map(write).collect();
-                let second = first.split_off(first.len() / 2);
-                return Next::Halves(first, second);
-            }
-            Outcome::RefusedForARow => answer_all(&health, tickets, &refused),
-            Outcome::Refused => {
-                self.lane.refused(&reason);
-                answer_all(&health, tickets, &refused);
-            }
-            Outcome::ReadOnly => {
-                self.lane.refused(&reason);
-                answer_all(&health, tickets, &refused);
-                return Next::Lost;
-            }
-            Outcome::Unknown => {
-                self.lane.refused(&reason);
-                answer_all(&health, tickets, &StoreError::Timeout);
-                return Next::Lost;
-            }
+        if !rows.is_empty() {
+            let figures = &self.lane.health.figures;
+            figures.batches.increment(1);
+            figures.batch_rows.record(count(drafts.len()));
+            figures.commit_seconds.record(begun.elapsed());
+            self.lane.succeeded();
+            self.note_contended(&rows, &columns);
+        }
+        let answers = read(&rows, columns.ids.len());
+        let settled = columns.into_places().settle(drafts, &answers);
+        for ((ticket, _loads), answer) in tickets.into_iter().zip(settled) {
+            ticket.answer(answer);
         }
         Next::Done
+    }
+
+    /// Tells those who wait what is known after the statement has failed.
+    fn failed(
+        &mut self,
+        error: &tokio_postgres::Error,
+        drafts: Vec<Draft>,
+        tickets: Waiting,
+    ) -> Next {
+        let outcome = outcome(error);
+        if outcome == Outcome::RefusedForARow && tickets.len() > 1 {
+            let write = |(draft, (ticket, loads))| Write {
+                draft,
+                ticket,
+                loads,
+            };
+            let mut first: Vec<Write> = drafts.into_iter().zip(tickets).map(write).collect();
+            let second = first.split_off(first.len() / 2);
+            return Next::Halves(first, second);
+        }
+        let reason = cause(error);
+        // A row that is to blame says nothing of the database.
+        if outcome != Outcome::RefusedForARow {
+            self.lane.refused(&reason);
+        }
+        let answer = match outcome {
+            Outcome::Unknown => StoreError::Timeout,
+            _ => StoreError::Unavailable(reason.into()),
+        };
+        self.answer_all(tickets, &answer);
+        match outcome {
+            Outcome::ReadOnly | Outcome::Unknown => Next::Lost,
+            Outcome::Refused | Outcome::RefusedForARow => Next::Done,
+        }
+    }
+
+    fn answer_all(&self, waiting: Waiting, error: &StoreError) {
+        let figures = &self.lane.health.figures;
+        figures.refused_failed.increment(waiting.len() as u64);
+        for (ticket, _loads) in waiting {
+            ticket.answer(Err(error.clone()));
+        }
     }
 
     /// Corrects the sum of all writers' queues by what this one's has changed.
@@ -216,16 +226,6 @@ impl Writer {
 
 /// Those who wait, with their shares of what may wait.
 type Waiting = Vec<(Arc<Ticket<Stored>>, [Option<Load>; 2])>;
-
-fn answer_all(health: &Health, waiting: Waiting, error: &StoreError) {
-    health
-        .figures
-        .refused_failed
-        .increment(waiting.len() as u64);
-    for (ticket, _loads) in waiting {
-        ticket.answer(Err(error.clone()));
-    }
-}
 
 /// What is to be done after a part of a batch.
 enum Next {
