@@ -139,6 +139,7 @@ impl Hub {
         for room in rooms {
             let name = (namespace.clone(), room);
             let channel = self.with(|state| {
+                state.presence.emptied(&name.0, &name.1);
                 let channel = state.channels.remove(&name);
                 if let Some(timer) = channel.as_ref().and_then(|channel| channel.timer) {
                     state.timers.cancel(timer);
@@ -207,7 +208,8 @@ impl Hub {
         let now = self.env().now();
         if let (Some(news), [RoomKey::Named(room), ..]) = (&broadcast.presence, &*target.rooms) {
             let name = (target.namespace.clone(), room.clone(), news.user.clone());
-            if !self.with(|state| state.presence.accept(now, name, news.version)) {
+            let (version, event) = (news.version, &broadcast.event);
+            if !self.with(|state| state.presence.accept(now, name, version, event)) {
                 return;
             }
         }

@@ -1,7 +1,9 @@
 //! Drops the news that a user entered or left a room when newer news has been seen.
 //!
 //! Two shards may publish about one user at the same time, and a bus may swap them: a late `userLeft`
-//! must not undo a newer join. What is remembered is bounded in number and age.
+//! must not undo a newer join. What was dropped so takes its counterpart along: whoever has been told
+//! that a user is there is not told so again before it was told that the user left. What is remembered
+//! is bounded in number and age.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -18,25 +20,40 @@ type Name = (Text, Text, Text);
 /// The newest version seen of each user in each room.
 #[derive(Debug, Default)]
 pub(super) struct Newest {
-    versions: BTreeMap<Name, u64>,
+    news: BTreeMap<Name, News>,
     /// In the order in which they were seen.
     seen: VecDeque<(Instant, Name, u64)>,
 }
 
+#[derive(Debug)]
+struct News {
+    version: u64,
+    /// The event that the room's members were told last; `None` if others are in it now.
+    told: Option<Text>,
+}
+
 impl Newest {
-    /// Whether news about a user is newer than all that was seen; it is remembered then.
-    pub(super) fn accept(&mut self, now: Instant, name: Name, version: u64) -> bool {
+    /// Whether news about a user is to be told: it is newer than all that was seen, and says
+    /// something else. It is remembered then.
+    pub(super) fn accept(&mut self, now: Instant, name: Name, version: u64, event: &Text) -> bool {
         self.forget_old(now);
-        if self
-            .versions
-            .get(&name)
-            .is_some_and(|seen| *seen >= version)
-        {
+        let known = self.news.get(&name);
+        if known.is_some_and(|news| news.version >= version) {
             return false;
         }
-        self.versions.insert(name.clone(), version);
+        let is_told = known.is_some_and(|news| news.told.as_ref() == Some(event));
+        let told = Some(event.clone());
+        self.news.insert(name.clone(), News { version, told });
         self.seen.push_back((now, name, version));
-        true
+        !is_told
+    }
+
+    /// The room has no members here any more: those who come next have been told nothing.
+    pub(super) fn emptied(&mut self, namespace: &Text, room: &Text) {
+        let first = (namespace.clone(), room.clone(), Text::default());
+        let of_room = self.news.range_mut(first..);
+        let of_room = of_room.take_while(|((n, r, _), _)| n == namespace && r == room);
+        of_room.for_each(|(_, news)| news.told = None);
     }
 
     fn forget_old(&mut self, now: Instant) {
@@ -45,8 +62,9 @@ impl Newest {
                 break;
             }
             let (_, name, version) = self.seen.pop_front().expect("there is a front");
-            if self.versions.get(&name) == Some(&version) {
-                self.versions.remove(&name);
+            let known = self.news.get(&name);
+            if known.is_some_and(|news| news.version == version) {
+                self.news.remove(&name);
             }
         }
     }
@@ -60,25 +78,49 @@ mod tests {
         ("/".into(), "room".into(), user.into())
     }
 
+    fn accept(newest: &mut Newest, now: Instant, user: &str, version: u64, event: &str) -> bool {
+        newest.accept(now, name(user), version, &event.into())
+    }
+
     #[test]
     fn drops_what_is_older_than_what_was_seen() {
         let (now, mut newest) = (Instant::now(), Newest::default());
-        assert!(newest.accept(now, name("ada"), 5));
-        assert!(!newest.accept(now, name("ada"), 4));
-        assert!(!newest.accept(now, name("ada"), 5));
-        assert!(newest.accept(now, name("bob"), 4));
-        assert!(newest.accept(now, name("ada"), 6));
+        assert!(accept(&mut newest, now, "ada", 5, "in"));
+        assert!(!accept(&mut newest, now, "ada", 4, "out"));
+        assert!(!accept(&mut newest, now, "ada", 5, "out"));
+        assert!(accept(&mut newest, now, "bob", 4, "in"));
+        assert!(accept(&mut newest, now, "ada", 6, "out"));
+    }
+
+    #[test]
+    fn what_was_overtaken_takes_its_counterpart_along() {
+        let (now, mut newest) = (Instant::now(), Newest::default());
+        assert!(accept(&mut newest, now, "ada", 1, "in"));
+        assert!(!accept(&mut newest, now, "ada", 3, "in"));
+        assert!(!accept(&mut newest, now, "ada", 2, "out"));
+        assert!(accept(&mut newest, now, "ada", 4, "out"));
+    }
+
+    #[test]
+    fn new_members_of_an_empty_room_are_told_anew() {
+        let (now, mut newest) = (Instant::now(), Newest::default());
+        assert!(accept(&mut newest, now, "ada", 2, "in"));
+        newest.emptied(&"/".into(), &"other".into());
+        assert!(!accept(&mut newest, now, "ada", 4, "in"));
+        newest.emptied(&"/".into(), &"room".into());
+        assert!(!accept(&mut newest, now, "ada", 3, "out"));
+        assert!(accept(&mut newest, now, "ada", 6, "in"));
     }
 
     #[test]
     fn forgets_by_age_and_number() {
         let (now, mut newest) = (Instant::now(), Newest::default());
-        assert!(newest.accept(now, name("ada"), 5));
-        assert!(newest.accept(now + AGE_MAX, name("ada"), 4));
+        assert!(accept(&mut newest, now, "ada", 5, "in"));
+        assert!(accept(&mut newest, now + AGE_MAX, "ada", 4, "in"));
         for version in 0..2 * ENTRIES_MAX {
-            newest.accept(now, name(&version.to_string()), 1);
+            accept(&mut newest, now, &version.to_string(), 1, "in");
         }
-        assert!(newest.versions.len() <= ENTRIES_MAX);
+        assert!(newest.news.len() <= ENTRIES_MAX);
         assert!(newest.seen.len() <= ENTRIES_MAX);
     }
 }
