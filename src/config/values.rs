@@ -119,9 +119,15 @@ pub(super) fn room_prefix(text: &str) -> Result<Box<str>, String> {
 }
 
 pub(super) fn log_level(text: &str) -> Result<Box<str>, String> {
-    text.parse::<tracing_subscriber::filter::Targets>()
+    // A word alone would be taken for a module of which everything is logged.
+    let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    let mut words = text.split(',').map(str::trim);
+    words
+        .all(|word| word.contains('=') || is_level(word))
+        .then(|| text.parse::<tracing_subscriber::filter::Targets>())
+        .and_then(Result::ok)
         .map(|_| text.into())
-        .map_err(|_| "must be error, warn, info, debug, trace or off, also by module".to_owned())
+        .ok_or_else(|| "must be error, warn, info, debug, trace or off, also by module".to_owned())
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
@@ -204,6 +210,16 @@ mod tests {
             "null",
         ] {
             assert!(origins(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn log_levels_are_levels_or_say_of_which_module() {
+        for right in ["warn", "off", "INFO", "info,project_yum::net=debug"] {
+            assert!(log_level(right).is_ok(), "{right}");
+        }
+        for wrong in ["loud", "info,net", "", "net=loud"] {
+            assert!(log_level(wrong).is_err(), "{wrong}");
         }
     }
 
