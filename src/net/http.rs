@@ -174,11 +174,13 @@ async fn finish(connection: Connection, result: Result<(), Closed>) -> Option<Co
 }
 
 fn unknown_method(method: Method) -> Response {
-    let response = match method {
-        Method::Unknown => Response::error(501, "method_not_allowed", "unknown method"),
-        _ => Response::error(405, "method_not_allowed", "this method is not served"),
+    let text = match method {
+        Method::Unknown => "unknown method",
+        _ => "this method is not served",
     };
-    response.field("Allow", METHODS).closing()
+    Response::error(405, "method_not_allowed", text)
+        .field("Allow", METHODS)
+        .closing()
 }
 
 /// Answers an opening handshake and gives the connection away, to a task of its own: the one of the

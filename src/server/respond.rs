@@ -13,6 +13,9 @@ use crate::chat::rest::Rest;
 use crate::net::{Request, Response};
 use crate::wire::http::Method;
 
+/// What a path that is there may be asked for.
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
 /// The demo's page and what its tokens are signed with.
 pub struct Demo {
     page: Page,
@@ -64,12 +67,14 @@ impl Routes {
             let text = "there is nothing at this path";
             return ready(Response::error(404, "not_found", text));
         }
-        if !matches!(request.head.method(), Method::Get | Method::Head) {
-            let text = "this path is for GET, HEAD and OPTIONS";
-            return ready(
-                Response::error(405, "method_not_allowed", text)
-                    .field("Allow", "GET, HEAD, OPTIONS"),
-            );
+        match request.head.method() {
+            Method::Get | Method::Head => {}
+            Method::Options => return ready(Response::new(204).field("Allow", METHODS)),
+            _ => {
+                let text = "this path is for GET, HEAD and OPTIONS";
+                let refusal = Response::error(405, "method_not_allowed", text);
+                return ready(refusal.field("Allow", METHODS));
+            }
         }
         match (request.head.path(), &self.demo) {
             ("/health", _) => ready(health(self.status.health())),

@@ -217,4 +217,7 @@ fn unknown_paths_and_methods_have_their_codes() {
     assert_eq!(post.status, 405);
     assert_eq!(post.json()["error"]["code"], "method_not_allowed");
     assert_eq!(post.field("allow"), Some("GET, HEAD, OPTIONS"));
+    let options = http::request(address, "OPTIONS", "/api/messages", &[]);
+    assert_eq!(options.status, 204);
+    assert_eq!(options.field("allow"), Some("GET, HEAD, OPTIONS"));
 }

@@ -77,7 +77,6 @@ impl HttpError {
             Self::RequestLineTooLong => 414,
             Self::HeadTooLarge | Self::TrailersTooLarge => 431,
             Self::Version => 505,
-            Self::TransferEncoding => 501,
             Self::BodyTooLarge => 413,
             Self::TimedOut => 408,
             Self::RequestLine
@@ -87,6 +86,8 @@ impl HttpError {
             | Self::Host
             | Self::ContentLength
             | Self::AmbiguousLength
+            // 501 would fit as well, but it is the client's mistake, not ours.
+            | Self::TransferEncoding
             | Self::TransferEncodingInHttp10
             | Self::Chunk => 400,
         }
