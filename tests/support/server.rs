@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -29,13 +29,12 @@ pub(crate) fn folder() -> tempfile::TempDir {
 /// A server with two shards, the default settings and a database in memory, for tests that keep to
 /// rooms of their own.
 pub(crate) fn shared() -> &'static Server {
-    static SERVER: OnceLock<(Server, PathBuf)> = OnceLock::new();
-    let (server, _) = SERVER.get_or_init(|| {
-        let folder = folder().keep();
-        let server = Server::start(&folder, &[("SHARDS", "2"), ("DATABASE_URL", "memory:")]);
-        (server, folder)
-    });
-    server
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        // It keeps nothing but its log there, and is never dropped.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        Server::start(folder, &[("SHARDS", "2"), ("DATABASE_URL", "memory:")])
+    })
 }
 
 impl Server {
