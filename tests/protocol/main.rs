@@ -62,6 +62,7 @@ mod moves;
 mod namespaces;
 mod packets;
 mod polling;
+mod process;
 mod rooms;
 mod routing;
 mod upgrade;

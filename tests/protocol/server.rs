@@ -27,6 +27,7 @@ pub(crate) enum Profile {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) shards: usize,
+    process: u32,
     /// Its standard input: the server ends when this closes, whatever ends this process.
     _supervisor: Child,
 }
@@ -61,31 +62,60 @@ impl Profile {
 /// process ends in whatever way: its input then reaches the end.
 pub(crate) fn start(settings: &[(&str, &str)], shards: usize) -> Server {
     let mut supervisor = Command::new("sh")
-        .args(["-c", r#""$0" & server=$!; cat >/dev/null; kill -9 $server"#])
+        .args(["-c", r#""$0" & server=$!; echo "process $server"; cat >/dev/null; kill -9 $server 2>/dev/null"#])
         .arg(program())
-        .envs(settings.iter().copied())
         .env("HOST", "127.0.0.1")
         .env("PORT", "0")
+        .envs(settings.iter().copied())
         .env("SHARDS", shards.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("a shell starts");
     let output = supervisor.stdout.take().expect("the output is piped");
-    let mut line = String::new();
-    BufReader::new(output)
-        .read_line(&mut line)
-        .expect("the server's output can be read");
-    let address = line
-        .trim()
-        .strip_prefix("listening on ")
-        .unwrap_or_else(|| panic!("the server says where it listens, not {line:?}"))
-        .parse()
-        .expect("an address follows");
+    // Two lines, of the shell and of the server, whichever is faster.
+    let mut lines = BufReader::new(output).lines().map_while(Result::ok).take(2);
+    let (mut process, mut address) = (None, None);
+    for line in &mut lines {
+        match line.split_once(' ') {
+            Some(("process", number)) => process = number.parse().ok(),
+            _ => {
+                let spelt = line.strip_prefix("listening on ");
+                address = spelt.and_then(|address| address.parse().ok());
+            }
+        }
+    }
     Server {
-        address,
+        address: address.expect("the server says where it listens"),
         shards,
+        process: process.expect("the shell says which process it started"),
         _supervisor: supervisor,
+    }
+}
+
+impl Server {
+    /// Asks the process to end.
+    pub(crate) fn terminate(&self) {
+        let process = self.process.to_string();
+        let sent = Command::new("kill").args(["-TERM", &process]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Whether the process has ended, by what /proc says of it.
+    pub(crate) fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    }
+
+    /// Bytes of memory that the process has resident.
+    pub(crate) fn memory(&self) -> usize {
+        let path = format!("/proc/{}/status", self.process);
+        let status = std::fs::read_to_string(path).expect("the process lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.parse::<usize>().ok())
+            .expect("its memory is given in kB")
+            * 1024
     }
 }
 
