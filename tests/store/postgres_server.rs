@@ -215,15 +215,23 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// One of PostgreSQL's programs: where `pg_config` says, or on the path.
+/// One of PostgreSQL's programs: where `pg_config` says, where Debian keeps it, or on the path.
 fn program(name: &str) -> PathBuf {
     let asked = Command::new("pg_config").arg("--bindir").output();
     let directory = asked
         .ok()
         .and_then(|output| String::from_utf8(output.stdout).ok());
-    let found = directory.map(|directory| Path::new(directory.trim()).join(name));
-    found
-        .filter(|path| path.exists())
+    let asked = directory.map(|directory| PathBuf::from(directory.trim()));
+    let kept = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut kept: Vec<PathBuf> = kept.map(|version| version.path().join("bin")).collect();
+    kept.sort();
+    let places = asked.into_iter().chain(kept.into_iter().rev());
+    places
+        .map(|place| place.join(name))
+        .find(|path| path.exists())
         .unwrap_or_else(|| name.into())
 }
 
