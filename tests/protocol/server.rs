@@ -77,12 +77,10 @@ pub(crate) fn start(settings: &[(&str, &str)], shards: usize) -> Server {
     let mut lines = BufReader::new(output).lines().map_while(Result::ok).take(2);
     let (mut process, mut address) = (None, None);
     for line in &mut lines {
-        match line.split_once(' ') {
-            Some(("process", number)) => process = number.parse().ok(),
-            _ => {
-                let spelt = line.strip_prefix("listening on ");
-                address = spelt.and_then(|address| address.parse().ok());
-            }
+        if let Some(number) = line.strip_prefix("process ") {
+            process = number.parse().ok();
+        } else if let Some(spelt) = line.strip_prefix("listening on ") {
+            address = spelt.parse().ok();
         }
     }
     Server {
