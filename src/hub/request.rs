@@ -15,7 +15,6 @@ use super::socket::AckTimeout;
 use super::timers::TimerId;
 use super::{Ack, Args, Due, Event, Hub, Socket, SocketId};
 use crate::engine::Key;
-use crate::wire::Text;
 use crate::wire::socket_io::encode_event;
 
 /// How long other nodes may take to answer.
