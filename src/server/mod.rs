@@ -38,6 +38,9 @@ use stores::OpenStore;
 
 /// How long all shards may take to tick for the first time.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the port may be taken by a server that has just ended.
+const PORT_TIMEOUT: Duration = Duration::from_secs(2);
+const PORT_RETRY: Duration = Duration::from_millis(20);
 
 /// Why the server cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +160,7 @@ fn listen(address: SocketAddr, shards: usize) -> Result<(Vec<OwnedFd>, SocketAdd
     let fail = |error| ServerError::Listen { address, error };
     // SO_REUSEPORT would let a second server of the same user share the port unseen.
     if address.port() != 0 {
-        TcpListener::bind(address).map_err(fail)?;
+        wait_for_port(address).map_err(fail)?;
     }
     let first = net::listen(address).map_err(fail)?;
     let bound = rustix::net::getsockname(first.as_fd())
@@ -169,6 +172,20 @@ fn listen(address: SocketAddr, shards: usize) -> Result<(Vec<OwnedFd>, SocketAdd
         listeners.push(net::listen(bound).map_err(fail)?);
     }
     Ok((listeners, bound))
+}
+
+/// Waits until nobody listens on an address. The kernel gives back the listeners of a server that
+/// was killed a moment after its end, with its rings; whoever restarts it need not know.
+fn wait_for_port(address: SocketAddr) -> io::Result<()> {
+    let deadline = Instant::now() + PORT_TIMEOUT;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(PORT_RETRY);
+            }
+            other => return other.map(drop),
+        }
+    }
 }
 
 fn start_threads(
