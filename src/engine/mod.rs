@@ -424,7 +424,15 @@ impl Engine {
     /// The client left before its GET was answered, or before it had the answer.
     pub fn abort_poll(&self, key: Key) {
         self.step(key, |session, _| session.forget_poll());
-        self.close(key, CloseReason::TransportError);
+        self.abort(key);
+    }
+
+    /// The client left a request. That ends a session which polls; one that was upgraded meanwhile
+    /// has left that transport behind.
+    fn abort(&self, key: Key) {
+        if self.transport(key) == Some(Transport::Polling) {
+            self.close(key, CloseReason::TransportError);
+        }
     }
 
     /// A POST came: its body is about to be read. [`Refusal::Overlap`]: the session is closed.
@@ -440,7 +448,8 @@ impl Engine {
 
     /// The client left in the midst of its POST.
     pub fn abort_post(&self, key: Key) {
-        self.close(key, CloseReason::TransportError);
+        self.end_post(key);
+        self.abort(key);
     }
 
     /// A WebSocket came that wants to take over a polling session. Whoever is let in must call

@@ -16,6 +16,8 @@ cases!(Calm:
     get_behind_the_probe_is_released,
     get_behind_the_probe_takes_what_is_there,
     post_behind_the_probe_counts,
+    post_ends_behind_the_upgrade,
+    post_left_behind_the_upgrade,
     queued_packets_follow_in_order,
     polling_after_the_upgrade_is_refused,
     second_websocket_after_the_upgrade,
@@ -145,6 +147,37 @@ fn post_behind_the_probe_counts(server: &'static Server) {
     websocket.send("5");
     websocket.expect("4queued");
     echoes(&mut websocket, "4hello");
+}
+
+/// A POST whose body is still coming when the WebSocket has taken over.
+#[track_caller]
+fn unfinished_post(session: &Polling) -> (Connection, WebSocket) {
+    let mut websocket = probe(session);
+    let mut posting = session.server.connect();
+    posting.write(head("POST", &session.target, "Content-Length: 6\r\n") + "4hel");
+    // Long enough for the head to be read; a POST that comes later is refused, which fails the case.
+    thread::sleep(Duration::from_millis(300));
+    websocket.send("5");
+    echoes(&mut websocket, "4upgraded");
+    (posting, websocket)
+}
+
+fn post_ends_behind_the_upgrade(server: &'static Server) {
+    let session = server.polling(ENGINE);
+    let (mut posting, mut websocket) = unfinished_post(&session);
+    posting.write("lo");
+    posting.response().is(200, "ok");
+    websocket.expect("4hello");
+}
+
+fn post_left_behind_the_upgrade(server: &'static Server) {
+    let session = server.polling(ENGINE);
+    let (posting, mut websocket) = unfinished_post(&session);
+    drop(posting);
+    for _ in 0..10 {
+        thread::sleep(Duration::from_millis(20));
+        echoes(&mut websocket, "4alive");
+    }
 }
 
 fn queued_packets_follow_in_order(server: &'static Server) {
