@@ -155,6 +155,7 @@ fn origin_that_begins_alike_is_forbidden(server: &'static Server) {
     }
 }
 
+/// Node: opens the tunnel.
 fn upgrade_of_a_stranger(server: &'static Server) {
     let target = from(
         "http://evil.example",

@@ -167,6 +167,7 @@ fn get_only(server: &'static Server) {
     no_tunnel(server, &request, &[400, 405]);
 }
 
+/// Node: opens the tunnel.
 fn http_1_0_does_not_upgrade(server: &'static Server) {
     let request = opening(OPENING).replace("HTTP/1.1", "HTTP/1.0");
     no_tunnel(server, &request, &[400, 426, 505]);
@@ -194,6 +195,7 @@ fn subprotocol_is_not_echoed(server: &'static Server) {
     assert_eq!(response.field("sec-websocket-protocol"), None);
 }
 
+/// Node: drops what it reads before its session has a listener.
 fn frames_in_the_same_segment(server: &'static Server) {
     let mut more = text_frame("4one");
     more.extend(frame(FIN | PING, b"ping"));

@@ -1,4 +1,7 @@
 //! Joining and leaving namespaces (protocol.md 2.2, 2.4).
+//!
+//! Node: acts on a DISCONNECT at its next tick, so a CONNECT, a DISCONNECT or an event that is read
+//! together with it still meets the old socket. Here each packet finds the one before it done.
 
 use std::collections::HashSet;
 
@@ -204,7 +207,6 @@ fn leaving_the_last_keeps_the_connection(server: &'static Server, transport: Tra
     peer.join("/custom");
 }
 
-/// Node: two packets that are read at once meet the socket still there.
 fn leaving_twice_closes(server: &'static Server, transport: Transport) {
     let mut peer = server.socket(transport);
     peer.send("41");

@@ -347,6 +347,7 @@ fn whole_session_on_one_connection(server: &'static Server) {
     connection.get(&target).is_error(1);
 }
 
+/// Node: takes a pipelined GET for a second one.
 fn pipelined_session(server: &'static Server) {
     let session = server.polling(ENGINE);
     let mut requests = Vec::new();
