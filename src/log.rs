@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::filter::Targets;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -77,7 +77,11 @@ pub fn start(level: &str, format: Option<LogFormat>) -> Guard {
     let _ = std::thread::Builder::new()
         .name("log".to_owned())
         .spawn(move || write_lines(&lines, &dropped));
-    let base = tracing_subscriber::registry().with(filter);
+    let base = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(|event| {
+            is_loggable(event.target(), *event.level())
+        }));
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     // A second start (in tests) keeps the first.
     let _ = if pretty {
@@ -91,6 +95,12 @@ pub fn start(level: &str, format: Option<LogFormat>) -> Guard {
     let guard = Guard { queue };
     log_panics(guard.clone());
     guard
+}
+
+/// Whether lines of a module may be logged at all. Libraries show what passes through them, tokens,
+/// messages and statements' parameters, from `debug` on.
+fn is_loggable(target: &str, level: Level) -> bool {
+    level <= Level::INFO || target.starts_with(env!("CARGO_CRATE_NAME"))
 }
 
 fn log_panics(guard: Guard) {
@@ -247,6 +257,14 @@ impl Visit for Collect<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_never_show_what_passes_through_them() {
+        assert!(is_loggable("project_yum::net", Level::TRACE));
+        assert!(is_loggable("tungstenite::protocol", Level::WARN));
+        assert!(!is_loggable("tungstenite::protocol", Level::TRACE));
+        assert!(!is_loggable("tokio_postgres::query", Level::DEBUG));
+    }
 
     #[test]
     fn a_line_is_one_json_object_whatever_is_in_it() {
