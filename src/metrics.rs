@@ -74,13 +74,13 @@ table! {
     SOCKETS = "yum_sockets", Kind::Gauge, Count, "Socket.IO sockets that are connected.";
     CONNECT_ERRORS = "yum_connect_errors_total", Kind::Counter, Count, "Socket.IO CONNECTs refused, by code.";
     EVENTS = "yum_events_total", Kind::Counter, Count, "Events of clients, by name and outcome.";
-    EVENTS_PARKED = "yum_events_parked_total", Kind::Counter, Count, "Events that waited for an earlier one of their connection.";
+    EVENTS_PARKED = "yum_events_parked_total", Kind::Counter, Count, "Times a connection was not read, because too many of its events waited for their turn.";
     ROOMS = "yum_rooms", Kind::Gauge, Count, "Rooms with members on the shard.";
     BROADCASTS = "yum_broadcasts_total", Kind::Counter, Count, "Broadcasts published.";
     DELIVERIES = "yum_deliveries_total", Kind::Counter, Count, "Packets put into outboxes by broadcasts.";
     DROPS = "yum_drops_total", Kind::Counter, Count, "Packets not delivered, by reason.";
     ACK_SECONDS = "yum_ack_seconds", Kind::Histogram(SECONDS), Seconds, "From a sendMessage read to its ack.";
-    DELIVERY_SECONDS = "yum_delivery_seconds", Kind::Histogram(SECONDS), Seconds, "From a broadcast published to its delivery on a shard.";
+    DELIVERY_SECONDS = "yum_delivery_seconds", Kind::Histogram(SECONDS), Seconds, "From a broadcast published to its arrival on another shard.";
     ORDER_HELD = "yum_order_held_total", Kind::Counter, Count, "Messages held because they overtook a predecessor.";
     ORDER_REPAIRED = "yum_order_repaired_total", Kind::Counter, Count, "Messages read from the store because the bus did not bring them.";
     ORDER_GAPS = "yum_order_gaps_total", Kind::Counter, Count, "Gaps left visible because the store stayed silent.";

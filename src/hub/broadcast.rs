@@ -1,7 +1,7 @@
 //! Whom a broadcast is for, and its packet, encoded once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
 
@@ -92,6 +92,8 @@ pub struct Broadcast {
     pub order: Option<Order>,
     /// What it says about a user.
     pub presence: Option<Presence>,
+    /// When it was published.
+    pub published: Instant,
 }
 
 /// A socket somewhere in the fleet.
@@ -248,6 +250,7 @@ impl Audience {
     fn broadcast(self, event: &str, args: &Args) -> Broadcast {
         let packets = encode_event(&self.target.namespace, event, args, None);
         Broadcast {
+            published: self.hub.env().now(),
             target: self.target,
             event: event.into(),
             args: args.clone(),

@@ -178,6 +178,9 @@ impl Hub {
         self.metrics().bus_received.increment(1);
         match envelope {
             Envelope::Broadcast(broadcast) => {
+                let now = self.env().now();
+                let way = now.saturating_duration_since(broadcast.published);
+                self.metrics().delivery_seconds.record(way.as_secs_f64());
                 // Their reference counts are to stay on this shard's core.
                 let packets = broadcast.packets.iter().map(Encoded::copy).collect();
                 self.take(&broadcast, packets);
