@@ -2,8 +2,9 @@
 //!
 //! Every shard has one bounded ring that all others push into, pointers only. Nobody ever waits for a
 //! ring: when one is full, the numbers of ordered rooms are noted and told at a later tick (the
-//! receiver then reads the messages from the store); requests and answers wait in a bounded queue of
-//! the sender; other broadcasts are dropped and counted. The task that receives never sends.
+//! receiver then reads the messages from the store); requests, answers, and the news that a user
+//! entered or left a room wait in a bounded queue of the sender; other broadcasts are dropped and
+//! counted. The task that receives never sends.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -26,7 +27,7 @@ use crate::wire::Text;
 const SLOTS_PER_SHARD: usize = 1_024;
 /// Rooms whose heads are owed to one shard by name; more means all rooms.
 const OWED_MAX: usize = 1_000;
-/// Requests and answers that wait for one shard's ring to have room.
+/// Requests, answers and news of users that wait for one shard's ring to have room.
 const LETTERS_MAX: usize = 1_024;
 /// Envelopes taken before other tasks of the shard get their turn.
 const BURST: usize = 64;
@@ -49,8 +50,12 @@ pub fn seats(shards: u8, directory: &Arc<Directory>) -> Vec<Seat> {
     seats_with_slots(shards, directory, SLOTS_PER_SHARD * usize::from(shards))
 }
 
-/// Seats whose rings have `slots` slots each.
-pub(super) fn seats_with_slots(shards: u8, directory: &Arc<Directory>, slots: usize) -> Vec<Seat> {
+/// Seats whose rings have `slots` slots each: for those who must save memory, and for tests of full rings.
+///
+/// # Panics
+/// When there are more shards than [`SHARDS_MAX`].
+#[must_use]
+pub fn seats_with_slots(shards: u8, directory: &Arc<Directory>, slots: usize) -> Vec<Seat> {
     assert!(shards <= SHARDS_MAX, "a set of shards holds 64");
     let rings: Vec<_> = (0..shards).map(|_| flume::bounded(slots)).collect();
     let senders: Vec<_> = rings.iter().map(|(sender, _)| sender.clone()).collect();
@@ -128,7 +133,7 @@ impl Ring {
         Self { sender, owed }
     }
 
-    /// Sends a request or an answer, now or at a tick. `false`: it is lost.
+    /// Sends what cannot be read later, now or at a tick. `false`: it is lost.
     fn post(&self, envelope: Envelope) -> bool {
         let mut owed = self.owed.borrow_mut();
         if owed.letters.len() >= LETTERS_MAX {
@@ -239,6 +244,15 @@ impl Mesh {
     }
 
     fn push(&self, ring: &Ring, broadcast: &Arc<Broadcast>) {
+        if broadcast.presence.is_some() {
+            // Nobody could read it later, and whoever is told of a user's coming must hear of the going.
+            if ring.post(Envelope::Broadcast(Arc::clone(broadcast))) {
+                self.metrics.bus_published.increment(1);
+            } else {
+                self.metrics.drops.increment("mesh_full");
+            }
+            return;
+        }
         match ring
             .sender
             .try_send(Envelope::Broadcast(Arc::clone(broadcast)))

@@ -140,6 +140,24 @@ fn a_full_ring_loses_nothing() {
 }
 
 #[test]
+fn a_full_ring_delays_the_news_of_users() {
+    let world = world(2, 1);
+    let (a, witness) = (world.member(0, "o"), world.member(1, "o"));
+    world.send(0, a, "fills the ring");
+    let news = |event: &str, version| {
+        let room = world.shards[0].hub.of("/").room("o");
+        room.presence("ada", version).emit(event, &Args::none());
+    };
+    news("joined", 1);
+    news("left", 2);
+    for _ in 0..3 {
+        world.advance(10);
+    }
+    let received = world.shards[1].received(witness);
+    assert_eq!(received[1..], [r#"2["joined"]"#, r#"2["left"]"#]);
+}
+
+#[test]
 fn too_many_owed_rooms_mean_all_rooms() {
     let world = world(2, 1);
     let rooms: Vec<String> = (0..1_200).map(|number| format!("o{number}")).collect();
