@@ -1,0 +1,405 @@
+//! What a client knows of its connection, and what it may be told: every packet is checked as it comes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use project_yum::engine::Key;
+use serde_json::{Value, json};
+
+use crate::store::SimulatedStore;
+
+/// Every send is answered within this time of being read.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How fast a client reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// All there is, at every step.
+    Fast,
+    /// A packet now and then.
+    Slow,
+    /// Never; and it answers no ping.
+    Dead,
+}
+
+/// A message as its sender sees it, over all its tries.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) room: String,
+    pub(crate) content: String,
+    pub(crate) key: Option<String>,
+    pub(crate) tries: usize,
+    /// Tries that were refused: surely not stored.
+    pub(crate) refused: usize,
+    /// Its number and id, once a try was answered with success.
+    pub(crate) stored: Option<(u64, String)>,
+    /// A try is on its way.
+    pub(crate) is_open: bool,
+}
+
+/// What an event asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Join { room: String, last_seq: Option<u64> },
+    Leave { room: String },
+    Send { number: usize },
+}
+
+#[derive(Debug)]
+struct Pending {
+    id: u64,
+    asked: Asked,
+    at: Instant,
+    /// Nothing was before it that could make it wait for longer than a send may.
+    is_prompt: bool,
+}
+
+/// A room that the client is in.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Membership {
+    /// The newest number that the client has, or has from the join on.
+    pub(crate) last: Option<u64>,
+    /// What it was last told about users.
+    pub(crate) users: BTreeMap<String, bool>,
+}
+
+/// A connection.
+pub(crate) struct Connection {
+    pub(crate) shard: usize,
+    pub(crate) key: Key,
+    pub(crate) is_ready: bool,
+    /// It has said good-bye.
+    pub(crate) has_left: bool,
+    pub(crate) pace: Pace,
+    next_id: u64,
+    pending: VecDeque<Pending>,
+    pub(crate) rooms: BTreeMap<String, Membership>,
+    /// What came from rooms before the join was acknowledged.
+    early: BTreeMap<String, Vec<u64>>,
+    early_users: BTreeMap<String, BTreeMap<String, bool>>,
+}
+
+/// What the checks look at.
+pub(crate) struct Judge<'a> {
+    pub(crate) now: Instant,
+    pub(crate) store: &'a SimulatedStore,
+    /// A clock jumped so far that the store seemed silent: a visible gap is allowed.
+    pub(crate) gaps_allowed: bool,
+    /// How late an answer may be seen: a tick, a jump, a stall.
+    pub(crate) late: Duration,
+}
+
+/// A client, over all its connections.
+pub(crate) struct Client {
+    pub(crate) user: String,
+    pub(crate) token: String,
+    pub(crate) connection: Option<Connection>,
+    /// The newest number seen of each room: what a rejoin asks from.
+    pub(crate) seen: BTreeMap<String, u64>,
+    /// Messages to send again.
+    pub(crate) again: Vec<usize>,
+}
+
+impl Connection {
+    pub(crate) fn new(shard: usize, key: Key, pace: Pace) -> Self {
+        Self {
+            shard,
+            key,
+            pace,
+            is_ready: false,
+            has_left: false,
+            next_id: 0,
+            pending: VecDeque::new(),
+            rooms: BTreeMap::new(),
+            early: BTreeMap::new(),
+            early_users: BTreeMap::new(),
+        }
+    }
+
+    /// Says good-bye.
+    pub(crate) fn leave(&mut self) {
+        self.has_left = true;
+        self.is_ready = false;
+        self.rooms.clear();
+    }
+
+    /// Events that wait for their acks.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Messages whose acks never came.
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = usize> {
+        self.pending
+            .iter()
+            .filter_map(|pending| match pending.asked {
+                Asked::Send { number } => Some(number),
+                _ => None,
+            })
+    }
+
+    /// The packet that asks for something.
+    pub(crate) fn ask(&mut self, asked: Asked, sent: &[Sent], now: Instant) -> String {
+        let (name, payload) = match &asked {
+            Asked::Join { room, last_seq } => {
+                let mut payload = json!({ "roomId": room });
+                if let Some(seq) = last_seq {
+                    payload["lastSeq"] = json!(seq);
+                }
+                ("joinRoom", payload)
+            }
+            Asked::Leave { room } => ("leaveRoom", json!({ "roomId": room })),
+            Asked::Send { number } => {
+                let message = &sent[*number];
+                let mut payload = json!({ "roomId": message.room, "content": message.content });
+                if let Some(key) = &message.key {
+                    payload["clientMsgId"] = json!(key);
+                }
+                ("sendMessage", payload)
+            }
+        };
+        let id = self.next_id;
+        self.next_id += 1;
+        let others = self.pending.iter();
+        let is_prompt = others
+            .clone()
+            .all(|other| matches!(other.asked, Asked::Send { .. }));
+        self.pending.push_back(Pending {
+            id,
+            asked,
+            at: now,
+            is_prompt,
+        });
+        format!("2{id}{}", json!([name, payload]))
+    }
+
+    fn is_joining(&self, room: &str) -> bool {
+        let mut asked = self.pending.iter().map(|pending| &pending.asked);
+        asked.any(|asked| matches!(asked, Asked::Join { room: name, .. } if name == room))
+    }
+}
+
+impl Client {
+    /// Takes a Socket.IO packet. What it breaks is an `Err`.
+    pub(crate) fn take(
+        &mut self,
+        text: &str,
+        sent: &mut [Sent],
+        judge: &Judge<'_>,
+    ) -> Result<(), String> {
+        let (kind, rest) = text.split_at(1);
+        let json_at = rest.find(['[', '{']).unwrap_or(rest.len());
+        let (id, json) = rest.split_at(json_at);
+        let value: Value = serde_json::from_str(json).unwrap_or(Value::Null);
+        let connection = self.connection.as_mut().ok_or("a packet for nobody")?;
+        match kind {
+            "0" => connection.is_ready = true,
+            "3" => {
+                let id = id.parse().map_err(|_| "an ack without an id")?;
+                self.acknowledged(id, &value[0], sent, judge)?;
+            }
+            "2" => self.told(&value, judge)?,
+            "1" => connection.is_ready = false,
+            _ => return Err("a packet that nobody expects".into()),
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, event: &Value, judge: &Judge<'_>) -> Result<(), String> {
+        let payload = &event[1];
+        let room = payload["roomId"].as_str().unwrap_or_default().to_owned();
+        let user = payload["userId"].as_str().unwrap_or_default().to_owned();
+        let connection = self.connection.as_mut().ok_or("an event for nobody")?;
+        let is_joining = connection.is_joining(&room);
+        let membership = connection.rooms.get_mut(&room);
+        let name = event[0].as_str().unwrap_or_default();
+        match name {
+            "receiveMessage" => {
+                let seq = payload["seq"]
+                    .as_u64()
+                    .ok_or("a message without a number")?;
+                let stored = judge.store.message(&room, seq);
+                let stored = stored.ok_or("delivered, but not stored")?;
+                if payload["content"] != *stored.content || payload["userId"] != *stored.user {
+                    return Err("delivered otherwise than stored".into());
+                }
+                match membership {
+                    Some(membership) => membership.receive(seq, judge)?,
+                    None if is_joining => {
+                        connection.early.entry(room.clone()).or_default().push(seq);
+                    }
+                    None => return Err(format!("{seq} of {room}, in which it is not")),
+                }
+                let seen = self.seen.entry(room).or_default();
+                *seen = seq.max(*seen);
+            }
+            "userJoined" | "userLeft" => {
+                let users = match membership {
+                    Some(membership) => &mut membership.users,
+                    None if is_joining => connection.early_users.entry(room).or_default(),
+                    None => return Err(format!("{name} of {room}, in which it is not")),
+                };
+                users.insert(user, name == "userJoined");
+            }
+            other => return Err(format!("an event {other} that nobody expects")),
+        }
+        Ok(())
+    }
+
+    fn acknowledged(
+        &mut self,
+        id: u64,
+        answer: &Value,
+        sent: &mut [Sent],
+        judge: &Judge<'_>,
+    ) -> Result<(), String> {
+        let connection = self.connection.as_mut().ok_or("an ack for nobody")?;
+        let first = connection.pending.front();
+        let is_next = first.is_some_and(|pending| pending.id == id);
+        if !is_next {
+            return Err(format!("ack {id} is not the one that is due"));
+        }
+        let Some(pending) = connection.pending.pop_front() else {
+            return Err("an ack of nothing".into());
+        };
+        let took = judge.now - pending.at;
+        match pending.asked {
+            Asked::Join { room, last_seq } => self.joined(&room, last_seq, answer, judge),
+            Asked::Leave { room } => {
+                connection.rooms.remove(&room);
+                match answer["ok"].as_bool() {
+                    Some(true) => Ok(()),
+                    _ => Err("a leave that failed".into()),
+                }
+            }
+            Asked::Send { number } => {
+                let is_late = took > ANSWER_WITHIN + judge.late;
+                if is_late && connection.pace == Pace::Fast && pending.is_prompt {
+                    return Err(format!("a send was answered after {took:?}"));
+                }
+                if let Some(number) = sent[number].answered(number, answer, judge)? {
+                    self.again.push(number);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn joined(
+        &mut self,
+        room: &str,
+        last_seq: Option<u64>,
+        answer: &Value,
+        judge: &Judge<'_>,
+    ) -> Result<(), String> {
+        let connection = self.connection.as_mut().ok_or("a join of nobody")?;
+        let early = connection.early.remove(room).unwrap_or_default();
+        let users = connection.early_users.remove(room).unwrap_or_default();
+        if answer["ok"] != true {
+            if last_seq.is_none() || answer["error"]["code"] != "unavailable" {
+                return Err("a join failed that should not".into());
+            }
+            if !early.is_empty() {
+                return Err("live messages before a replay that failed".into());
+            }
+            return Ok(());
+        }
+        let seq = answer["seq"].as_u64();
+        if seq.is_some_and(|seq| seq > judge.store.head(room)) {
+            return Err("a join with a number that is not stored".into());
+        }
+        if connection.rooms.contains_key(room) {
+            return match answer["replayed"].as_u64() {
+                Some(0) => Ok(()),
+                _ => Err("a second join replays".into()),
+            };
+        }
+        let last = match (last_seq, answer["recovered"].as_bool()) {
+            (None, None) | (Some(_), Some(false)) => seq,
+            (Some(last_seq), Some(true)) => {
+                let seq = seq.ok_or("recovered up to nothing")?;
+                if answer["replayed"].as_u64() != seq.checked_sub(last_seq) {
+                    return Err("replays another number than is missed".into());
+                }
+                Some(last_seq)
+            }
+            _ => return Err("`recovered` where it is not, or not where it is".into()),
+        };
+        if last_seq.is_some() && !early.is_empty() {
+            return Err("live messages before the replay".into());
+        }
+        let mut membership = Membership { last, users };
+        for seq in early {
+            membership.receive(seq, judge)?;
+        }
+        connection.rooms.insert(room.into(), membership);
+        Ok(())
+    }
+}
+
+impl Membership {
+    fn receive(&mut self, seq: u64, judge: &Judge<'_>) -> Result<(), String> {
+        match self.last {
+            Some(last) if seq <= last => return Err(format!("{seq} came after {last}")),
+            Some(last) if seq > last + 1 && !judge.gaps_allowed => {
+                return Err(format!("{seq} came after {last}: a gap"));
+            }
+            _ => self.last = Some(seq),
+        }
+        Ok(())
+    }
+}
+
+impl Sent {
+    /// Takes the answer of a try. `Some`: to be sent again.
+    fn answered(
+        &mut self,
+        number: usize,
+        answer: &Value,
+        judge: &Judge<'_>,
+    ) -> Result<Option<usize>, String> {
+        self.is_open = false;
+        if answer["ok"] == true {
+            let seq = answer["seq"].as_u64().ok_or("an ack without a number")?;
+            let id = answer["id"].as_str().unwrap_or_default().to_owned();
+            let message = judge.store.message(&self.room, seq);
+            let message = message.ok_or("acknowledged, but not stored")?;
+            if *message.content != *self.content || message.id.to_string() != id {
+                return Err("acknowledged under another message's number".into());
+            }
+            let first = self.stored.get_or_insert((seq, id.clone()));
+            if *first != (seq, id) {
+                return Err("acknowledged twice, under two numbers".into());
+            }
+            if self.tries == 1 && answer["duplicate"] == true {
+                return Err("the first try is called a duplicate".into());
+            }
+            return Ok(None);
+        }
+        match answer["error"]["code"].as_str().unwrap_or_default() {
+            "unavailable" | "not_in_room" => self.refused += 1,
+            "timeout" => {}
+            other => return Err(format!("a send failed with {other}")),
+        }
+        Ok(self.key.is_some().then_some(number))
+    }
+
+    /// Compares all that was said about it with what is stored.
+    pub(crate) fn check(&self, store: &SimulatedStore) -> Result<(), String> {
+        let truth = store.truth.borrow();
+        let list = truth.get(&*self.room).map_or(&[][..], |list| list);
+        let count = list
+            .iter()
+            .filter(|message| *message.content == *self.content)
+            .count();
+        let content = &self.content;
+        match (count, &self.stored) {
+            (0, Some(_)) => Err(format!("{content} was acknowledged and is not stored")),
+            (2.., _) => Err(format!("{content} is stored {count} times")),
+            (1, _) if self.refused == self.tries => {
+                Err(format!("{content} was refused and is stored"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
