@@ -206,6 +206,10 @@ impl Pending {
 /// Decodes a packet's text, and says how many attachments follow.
 fn decode(text: &Text, attachments_max: usize) -> Result<(Packet, usize), PacketError> {
     let kind = *text.as_bytes().first().ok_or(PacketError::Type)?;
+    if !kind.is_ascii_digit() {
+        // The text is cut behind it, which a character of several bytes does not allow.
+        return Err(PacketError::Type);
+    }
     let mut at = 1;
     let mut attachments = 0;
     if matches!(kind, b'5' | b'6') {

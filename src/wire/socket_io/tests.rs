@@ -284,7 +284,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_comes_is_an_answer_not_a_panic(text in r#"[0-6]?[0-9-]{0,3}(/[a-z]{0,2},?)?[0-9]{0,2}[\[\]{}",:a-z_\\0-9]{0,20}"#) {
+    fn whatever_comes_is_an_answer_not_a_panic(text in r#"[0-6é]?[0-9é-]{0,3}(/[a-zé]{0,2},?)?[0-9é]{0,2}[\[\]{}",:a-zé\u{a0}\u{2028}_\\0-9]{0,20}"#) {
         if let Ok(Some(packet)) = receive(&text) {
             let again = contents(&encode(&packet));
             let mut decoder = decoder();
