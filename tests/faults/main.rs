@@ -7,6 +7,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[expect(dead_code, reason = "the tests of the store use the rest")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[path = "../store/postgres_server.rs"]
+mod postgres_server;
+
+mod cluster;
 mod disk;
 mod drain;
 mod kill;

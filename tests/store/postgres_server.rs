@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// The user that it runs as when the tests are root's: PostgreSQL refuses root.
 const UNPRIVILEGED: u32 = 65_534;
@@ -124,7 +124,12 @@ impl Postgres {
         let Some(mut child) = self.process.lock().unwrap().take() else {
             return;
         };
+        // One that is paused would not notice that the head is gone.
+        let children = children(child.id());
         let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+        for pid in children {
+            let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL);
+        }
         let _ = child.wait();
         // The children of the head are gone a moment after it; a new one refuses to start until then.
         std::thread::sleep(Duration::from_millis(50));
@@ -136,7 +141,7 @@ impl Postgres {
         let child = process.as_ref().expect("it runs");
         for pid in std::iter::once(child.id()).chain(children(child.id())) {
             let pid = Pid::from_raw(pid.cast_signed()).unwrap();
-            let _ = rustix::process::kill_process(pid, signal);
+            let _ = kill_process(pid, signal);
         }
     }
 
