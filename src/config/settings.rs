@@ -58,7 +58,7 @@ pub const SETTINGS: &[Setting] = &[
         ..secret(
             "DATABASE_URL",
             "sqlite:data/chat.db",
-            "Where messages are kept: postgres://USER:PASSWORD@HOST/DATABASE, sqlite:PATH, or memory: (nothing durable).",
+            "Where messages are kept: postgres://USER:PASSWORD@HOST/DATABASE (with TLS: ?sslmode=verify-full&sslrootcert=PATH), sqlite:PATH, or memory: (nothing durable).",
         )
     },
     plain(

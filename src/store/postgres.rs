@@ -7,6 +7,7 @@
 
 mod backoff;
 mod batch;
+mod endpoint;
 mod lane;
 mod link;
 mod passfile;
@@ -14,6 +15,8 @@ mod reader;
 mod schema;
 mod stream;
 mod target;
+mod tls;
+mod verifier;
 mod writer;
 
 use std::hash::{BuildHasher, RandomState};

@@ -129,7 +129,7 @@ impl Load {
 }
 
 /// Runs load around a fault that lasts for a while.
-fn survives(host: &Host, lasts: Duration, begin: impl FnOnce(), end: impl FnOnce()) {
+pub(crate) fn survives(host: &Host, lasts: Duration, begin: impl FnOnce(), end: impl FnOnce()) {
     let load = Load::start(host);
     std::thread::sleep(Duration::from_millis(700));
     begin();

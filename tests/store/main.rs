@@ -9,3 +9,4 @@ mod postgres;
 mod postgres_server;
 mod relay;
 mod sqlite;
+mod tls;

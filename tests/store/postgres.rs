@@ -173,7 +173,7 @@ fn takes_the_password_from_its_file() {
 }
 
 /// The one line that says why a database cannot be used.
-fn refusal(url: &str) -> String {
+pub(crate) fn refusal(url: &str) -> String {
     let refused = PostgresStore::migrate(&Target::parse(url).unwrap())
         .unwrap_err()
         .to_string();

@@ -37,6 +37,11 @@ impl Postgres {
 
     /// A server of one's own.
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// The same, changed before it runs.
+    pub(crate) fn start_with(change: impl FnOnce(&Path)) -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         if is_root() {
@@ -68,6 +73,7 @@ impl Postgres {
             "{}",
             String::from_utf8_lossy(&made.stderr)
         );
+        change(&data);
         let server = Self {
             home,
             port,
@@ -240,7 +246,8 @@ fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| name.into())
 }
 
-fn command(name: &str, directory: &Path) -> Command {
+/// A program, run as the user whom PostgreSQL runs as.
+pub(crate) fn command(name: &str, directory: &Path) -> Command {
     let program = program(name);
     let mut command = if is_root() {
         let mut command = Command::new("setpriv");

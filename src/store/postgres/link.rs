@@ -4,12 +4,19 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures_lite::future::or;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use glommio::Task;
+use glommio::net::TcpStream;
+use socket2::SockAddr;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{Client, NoTls};
 
 use super::stream::{self, Compat};
 use super::target::{Target, cause, place};
+use super::tls::Tls;
 
 /// How long one address has, from the first packet to a connection that is set up.
 const CONNECT_WITHIN: Duration = Duration::from_millis(1_200);
@@ -55,6 +62,22 @@ pub enum LinkError {
         /// What it says.
         cause: String,
     },
+    /// The connection cannot be made secret, or not with a server that proves itself.
+    #[error("no TLS with PostgreSQL at {place}: {cause}")]
+    Tls {
+        /// The host and port.
+        place: String,
+        /// Why not.
+        cause: String,
+    },
+    /// There is nobody to trust.
+    #[error("cannot use sslrootcert {path}: {cause}")]
+    Roots {
+        /// The file.
+        path: String,
+        /// Why not.
+        cause: String,
+    },
     /// The server takes no writes.
     #[error("PostgreSQL at {0} is read-only (a standby, or default_transaction_read_only is on)")]
     ReadOnly(String),
@@ -74,6 +97,7 @@ impl Link {
     pub(super) async fn open(target: &Target, needs: Needs) -> Result<Self, LinkError> {
         let mut failure = None;
         let passwords = passwords(target).await;
+        let tls = Tls::load(&target.secrecy).await?;
         for (host, port) in target.places() {
             let config = target.config_for(host, port, &passwords);
             let place = place(host, port);
@@ -88,9 +112,17 @@ impl Link {
                     continue;
                 }
             };
+            let way = Way {
+                config,
+                tls: match host {
+                    Host::Tcp(name) => tls.as_ref().map(|tls| (tls, name.as_str())),
+                    Host::Unix(_) => None,
+                },
+                place: &place,
+                needs,
+            };
             for address in addresses {
-                let opening = Self::open_one(&config, &address, &place, needs);
-                match within(CONNECT_WITHIN, opening).await {
+                match within(CONNECT_WITHIN, way.open(&address)).await {
                     Some(Ok(link)) => return Ok(link),
                     Some(Err(error)) => failure = Some(error),
                     None => failure = Some(unreachable("no answer in time".to_owned())),
@@ -103,27 +135,12 @@ impl Link {
         }))
     }
 
-    async fn open_one(
-        config: &tokio_postgres::Config,
-        address: &socket2::SockAddr,
-        place: &str,
-        needs: Needs,
+    /// Sets up a connection that has been let in.
+    async fn set_up(
+        client: Client,
+        connection: Connecting,
+        way: &Way<'_>,
     ) -> Result<Self, LinkError> {
-        let failed = |error: tokio_postgres::Error| {
-            let (place, cause) = (place.to_owned(), cause(&error));
-            if error.as_db_error().is_some() {
-                return LinkError::Refused { place, cause };
-            }
-            LinkError::Unreachable { place, cause }
-        };
-        let stream = stream::connect(address).map_err(|error| LinkError::Unreachable {
-            place: place.to_owned(),
-            cause: error.to_string(),
-        })?;
-        let (client, connection) = config
-            .connect_raw(Compat(stream), NoTls)
-            .await
-            .map_err(failed)?;
         let (ending, ended) = flume::bounded(1);
         let driver = glommio::spawn_local(async move {
             if let Err(error) = connection.await {
@@ -139,12 +156,13 @@ impl Link {
             ended,
             _driver: driver,
         };
+        let failed = |error| way.failed(&error);
         link.client.batch_execute(SET_UP).await.map_err(failed)?;
-        if needs == Needs::Writing {
+        if way.needs == Needs::Writing {
             let asked = "SELECT current_setting('transaction_read_only') = 'on'";
             let row = link.client.query_one(asked, &[]).await.map_err(failed)?;
             if row.get::<_, bool>(0) {
-                return Err(LinkError::ReadOnly(place.to_owned()));
+                return Err(LinkError::ReadOnly(way.place.to_owned()));
             }
         }
         Ok(link)
@@ -160,6 +178,76 @@ impl Link {
         let _ = self.ended.recv_async().await;
     }
 }
+
+/// What drives a connection until it ends.
+type Connecting = LocalBoxFuture<'static, Result<(), tokio_postgres::Error>>;
+
+/// How to get in at one place.
+struct Way<'a> {
+    config: tokio_postgres::Config,
+    /// With the host's name, as its certificate has it.
+    tls: Option<(&'a Tls, &'a str)>,
+    place: &'a str,
+    needs: Needs,
+}
+
+impl Way<'_> {
+    async fn open(&self, address: &SockAddr) -> Result<Link, LinkError> {
+        match self.open_with(address, self.tls).await {
+            // What nobody has to prove is better plain than not at all.
+            Err(LinkError::Tls { cause, .. }) if self.config.get_ssl_mode() == SslMode::Prefer => {
+                tracing::debug!(place = self.place, cause, "goes on without TLS");
+                self.open_with(address, None).await
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_with(
+        &self,
+        address: &SockAddr,
+        tls: Option<(&Tls, &str)>,
+    ) -> Result<Link, LinkError> {
+        let stream = stream::connect(address).map_err(|error| LinkError::Unreachable {
+            place: self.place.to_owned(),
+            cause: error.to_string(),
+        })?;
+        let begun = match tls {
+            Some((tls, host)) => self.begin(stream, tls.to(host)).await,
+            None => self.begin(stream, NoTls).await,
+        };
+        let (client, connection) = begun.map_err(|error| self.failed(&error))?;
+        Link::set_up(client, connection, self).await
+    }
+
+    async fn begin<T>(
+        &self,
+        stream: TcpStream,
+        tls: T,
+    ) -> Result<(Client, Connecting), tokio_postgres::Error>
+    where
+        T: TlsConnect<Compat<TcpStream>>,
+        T::Stream: 'static,
+    {
+        let (client, connection) = self.config.connect_raw(Compat(stream), tls).await?;
+        Ok((client, connection.boxed_local()))
+    }
+
+    fn failed(&self, error: &tokio_postgres::Error) -> LinkError {
+        let (place, cause) = (self.place.to_owned(), cause(error));
+        if error.as_db_error().is_some() {
+            return LinkError::Refused { place, cause };
+        }
+        // The client has no other sign of it.
+        if error.to_string().starts_with(HANDSHAKE_FAILED) {
+            return LinkError::Tls { place, cause };
+        }
+        LinkError::Unreachable { place, cause }
+    }
+}
+
+/// How the client's own words begin when TLS does not come about.
+const HANDSHAKE_FAILED: &str = "error performing TLS handshake";
 
 /// The text of the password file; empty when there is none to be read. Read for each connection, so that
 /// a password can be changed while the server runs.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio_postgres::config::{Host, SslMode};
 
 use super::passfile::{self, Asked};
+use crate::wire::http::percent_decode;
 
 /// The name under which the server's connections stand in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "project-yum";
@@ -15,10 +16,96 @@ const APPLICATION_NAME: &str = "project-yum";
 #[error("{0}")]
 pub struct UrlError(Box<str>);
 
+/// Whether connections are secret, and how sure the server's identity must be: `sslmode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// `disable`, and `allow`: plain.
+    Plain,
+    /// TLS if the server can, otherwise plain.
+    Prefer,
+    /// TLS, with any certificate unless trusted ones are given.
+    Require,
+    /// TLS, with a certificate that a trusted one has signed.
+    VerifyCa,
+    /// The same, and it must be the host's own.
+    VerifyFull,
+}
+
+impl Mode {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "disable" | "allow" => Self::Plain,
+            "prefer" => Self::Prefer,
+            "require" => Self::Require,
+            "verify-ca" => Self::VerifyCa,
+            "verify-full" => Self::VerifyFull,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn may_encrypt(self) -> bool {
+        self != Self::Plain
+    }
+
+    pub(super) fn names_the_host(self) -> bool {
+        self == Self::VerifyFull
+    }
+
+    fn needs_roots(self) -> bool {
+        matches!(self, Self::VerifyCa | Self::VerifyFull)
+    }
+
+    fn of_the_client(self) -> SslMode {
+        match self {
+            Self::Plain => SslMode::Disable,
+            Self::Prefer => SslMode::Prefer,
+            Self::Require | Self::VerifyCa | Self::VerifyFull => SslMode::Require,
+        }
+    }
+}
+
+/// How connections are made secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Secrecy {
+    pub(super) mode: Mode,
+    /// The file of the trusted certificates: `sslrootcert`.
+    pub(super) roots: Option<PathBuf>,
+}
+
+impl Secrecy {
+    fn parse(mode: Option<&str>, roots: Option<&str>, tcp: bool) -> Result<Self, UrlError> {
+        let named = mode.unwrap_or("prefer");
+        let Some(mode) = Mode::parse(named) else {
+            return Err(UrlError("sslmode is none of PostgreSQL's".into()));
+        };
+        // Nobody can listen in on a Unix socket.
+        let mode = if tcp { mode } else { Mode::Plain };
+        let roots = roots.filter(|path| !path.is_empty());
+        if roots == Some("system") {
+            let message = "sslrootcert=system is not supported: name a file of certificates";
+            return Err(UrlError(message.into()));
+        }
+        if mode.needs_roots() && roots.is_none() {
+            let message =
+                format!("sslmode={named} needs sslrootcert=PATH, the trusted certificates");
+            return Err(UrlError(message.into()));
+        }
+        // In a URL's query of PostgreSQL's kind, a plus is a plus.
+        let path = |text: &str| {
+            percent_decode(&text.replace('+', "%2B"))
+                .into_owned()
+                .into()
+        };
+        let roots = roots.map(path);
+        Ok(Self { mode, roots })
+    }
+}
+
 /// A database to connect to.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     pub(super) config: tokio_postgres::Config,
+    pub(super) secrecy: Secrecy,
     /// Where the password stands, when the URL has none.
     passfile: Option<PathBuf>,
 }
@@ -60,10 +147,11 @@ impl Target {
     pub fn parse(url: &str) -> Result<Self, UrlError> {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let mut passed_on = Vec::new();
-        let (mut tls, mut passfile) = (None, None);
+        let (mut mode, mut roots, mut passfile) = (None, None, None);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             match parameter.split_once('=') {
-                Some(("sslmode", mode)) => tls = Some(mode),
+                Some(("sslmode", name)) => mode = Some(name),
+                Some(("sslrootcert", path)) => roots = Some(path),
                 Some(("passfile", path)) => passfile = Some(PathBuf::from(path)),
                 _ => passed_on.push(parameter),
             }
@@ -73,22 +161,22 @@ impl Target {
             .trim_end_matches('?')
             .parse()
             .map_err(|error| UrlError(cause(&error).into()))?;
-        match tls.unwrap_or("prefer") {
-            "disable" | "allow" | "prefer" => config.ssl_mode(SslMode::Disable),
-            mode @ ("require" | "verify-ca" | "verify-full") => {
-                return Err(UrlError(format!("sslmode={mode} is not built yet").into()));
-            }
-            _ => return Err(UrlError("sslmode is none of PostgreSQL's".into())),
-        };
         if config.get_hosts().is_empty() {
             config.host("localhost");
         }
+        let is_tcp = |host: &Host| matches!(host, Host::Tcp(_));
+        let secrecy = Secrecy::parse(mode, roots, config.get_hosts().iter().any(is_tcp))?;
+        config.ssl_mode(secrecy.mode.of_the_client());
         config.application_name(APPLICATION_NAME);
         let (hosts, ports) = (config.get_hosts().len(), config.get_ports().len());
         if ports > 1 && ports != hosts {
             return Err(UrlError("as many ports as hosts are needed, or one".into()));
         }
-        Ok(Self { config, passfile })
+        Ok(Self {
+            config,
+            secrecy,
+            passfile,
+        })
     }
 
     /// The file to look for the password in; `None`: it is in the URL, or none is needed.
@@ -99,9 +187,13 @@ impl Target {
 
     /// The client's settings for one place, with the password that stands in the password file.
     pub(super) fn config_for(&self, host: &Host, port: u16, file: &str) -> tokio_postgres::Config {
+        let mut config = self.config.clone();
         let host = match host {
             Host::Tcp(name) => name.clone(),
-            Host::Unix(directory) => directory.display().to_string(),
+            Host::Unix(directory) => {
+                config.ssl_mode(SslMode::Disable);
+                directory.display().to_string()
+            }
         };
         let user = self.config.get_user().unwrap_or_default();
         let database = self.config.get_dbname().unwrap_or(user);
@@ -111,7 +203,6 @@ impl Target {
             database,
             user,
         };
-        let mut config = self.config.clone();
         if let Some(password) = passfile::password(file, asked) {
             config.password(password);
         }
@@ -189,9 +280,41 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_would_not_keep() {
-        for mode in ["require", "verify-full", "perhaps"] {
-            assert!(Target::parse(&format!("postgres://u@db/c?sslmode={mode}")).is_err());
+    fn keeps_how_sure_it_must_be_of_the_server() {
+        let parse = |query: &str| Target::parse(&format!("postgres://u@db/c{query}"));
+        let secrecy = |query: &str| {
+            let target = parse(query).unwrap();
+            (target.secrecy.mode, target.secrecy.roots)
+        };
+        assert_eq!(secrecy(""), (Mode::Prefer, None));
+        assert_eq!(secrecy("?sslmode=disable"), (Mode::Plain, None));
+        assert_eq!(secrecy("?sslmode=require"), (Mode::Require, None));
+        let roots = Some(PathBuf::from("/etc/a b+c"));
+        assert_eq!(
+            secrecy("?sslrootcert=/etc/a%20b+c&sslmode=verify-ca"),
+            (Mode::VerifyCa, roots.clone())
+        );
+        assert_eq!(
+            secrecy("?sslmode=verify-full&sslrootcert=%2Fetc/a%20b%2Bc"),
+            (Mode::VerifyFull, roots)
+        );
+        for wrong in [
+            "?sslmode=verify-ca",
+            "?sslmode=verify-full&sslrootcert=",
+            "?sslmode=require&sslrootcert=system",
+            "?sslmode=perhaps",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_unix_socket_stays_plain() {
+        let target = Target::parse("postgres://u@db/c?sslmode=require").unwrap();
+        let mode = |host| target.config_for(&host, 5432, "").get_ssl_mode();
+        assert_eq!(mode(Host::Tcp("db".to_owned())), SslMode::Require);
+        assert_eq!(mode(Host::Unix("/run/pg".into())), SslMode::Disable);
+        let target = Target::parse("postgres:///c?host=/run/pg&user=u&sslmode=verify-full");
+        assert_eq!(target.unwrap().secrecy.mode, Mode::Plain);
     }
 }
