@@ -16,8 +16,8 @@ use sharded_slab::Slab;
 /// Shards that a set of shards can hold.
 pub const SHARDS_MAX: u8 = 64;
 
-/// Keys of rooms, by namespace and name.
-type Names = BTreeMap<Box<str>, BTreeMap<Box<str>, usize>>;
+/// Keys of rooms, or what else is known of them, by namespace and name.
+type Names<T = usize> = BTreeMap<Box<str>, BTreeMap<Box<str>, T>>;
 
 /// One for the process.
 #[derive(Debug)]
@@ -104,13 +104,21 @@ pub struct Change {
     pub version: u64,
 }
 
+/// A room that a shard has members of.
+#[derive(Debug, Clone, Copy)]
+struct Joined {
+    key: usize,
+    /// The last version given before the shard's first join: news up to it is of no interest.
+    since: u64,
+}
+
 /// A shard's handle. Cloning it is cheap.
 #[derive(Debug, Clone)]
 pub struct ShardDirectory {
     directory: Arc<Directory>,
     shard: u8,
     /// The rooms that this shard has members of.
-    keys: Rc<RefCell<Names>>,
+    keys: Rc<RefCell<Names<Joined>>>,
 }
 
 impl ShardDirectory {
@@ -134,14 +142,23 @@ impl ShardDirectory {
 
     /// This shard has a first member of the room.
     pub(super) fn subscribe(&self, namespace: &str, room: &str) {
-        let key = self.directory.with_room(namespace, room, |key, entry| {
+        let joined = self.directory.with_room(namespace, room, |key, entry| {
             entry.shards.fetch_or(self.bit(), Ordering::SeqCst);
-            key
+            let since = self.directory.version.load(Ordering::SeqCst);
+            Joined { key, since }
         });
         let mut keys = self.keys.borrow_mut();
         keys.entry(namespace.into())
             .or_default()
-            .insert(room.into(), key);
+            .insert(room.into(), joined);
+    }
+
+    /// Whether a change of this version came after the shard's first join of the room. An older one may
+    /// still be on its way, sent for members who have left since; the change that undid it is not.
+    pub(super) fn is_news(&self, namespace: &str, room: &str, version: u64) -> bool {
+        let keys = self.keys.borrow();
+        let joined = keys.get(namespace).and_then(|rooms| rooms.get(room));
+        joined.is_none_or(|joined| version > joined.since)
     }
 
     /// This shard's last member of the room has left.
@@ -163,7 +180,7 @@ impl ShardDirectory {
     pub(super) fn others(&self, namespace: &str, room: &str) -> u64 {
         let keys = self.keys.borrow();
         let known = keys.get(namespace).and_then(|rooms| rooms.get(room));
-        let entry = known.and_then(|key| self.directory.rooms.get(*key));
+        let entry = known.and_then(|joined| self.directory.rooms.get(joined.key));
         let shards = match entry {
             Some(entry) => entry.shards.load(Ordering::SeqCst),
             None => self.others_by_name(namespace, room),

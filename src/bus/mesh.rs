@@ -191,7 +191,7 @@ impl Mesh {
         hub.set_bus(self.clone());
         let mut taken = 0;
         while let Ok(envelope) = self.own.recv_async().await {
-            hub.on_bus(envelope);
+            self.take(&hub, envelope);
             taken += 1;
             if taken % BURST == 0 {
                 yield_now().await;
@@ -203,10 +203,23 @@ impl Mesh {
     pub fn drain(&self, hub: &Hub) -> usize {
         let mut count = 0;
         for envelope in self.own.try_iter() {
-            hub.on_bus(envelope);
+            self.take(hub, envelope);
             count += 1;
         }
         count
+    }
+
+    fn take(&self, hub: &Hub, envelope: Envelope) {
+        if let Envelope::Broadcast(broadcast) = &envelope
+            && let (Some(news), [RoomKey::Named(room), ..]) =
+                (&broadcast.presence, &*broadcast.target.rooms)
+        {
+            let namespace = &broadcast.target.namespace;
+            if !self.directory.is_news(namespace, room, news.version) {
+                return;
+            }
+        }
+        hub.on_bus(envelope);
     }
 
     /// Sends what is owed. [`Hub::tick`] does it, once this is its bus.

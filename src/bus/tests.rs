@@ -246,6 +246,26 @@ fn a_late_user_left_never_undoes_a_newer_join() {
 }
 
 #[test]
+fn news_from_before_a_room_was_joined_again_is_not_told() {
+    let world = world(2, 64);
+    world.member(0, "o");
+    let witness = world.member(1, "o");
+    let ada = world.meshes[0].directory();
+    let news = |event: &str, version| {
+        let room = world.shards[0].hub.of("/").room("o");
+        room.presence("ada", version).emit(event, &Args::none());
+    };
+    assert!(ada.enter("/", "o", "ada").edge);
+    news("left", ada.exit("/", "o", "ada").version);
+    world.shards[1].say(witness, r#"2["leave","o"]"#);
+    // Nobody of the other shard is there to be told.
+    news("joined", ada.enter("/", "o", "ada").version);
+    world.shards[1].say(witness, r#"2["join","o"]"#);
+    world.settle();
+    assert!(world.shards[1].received(witness).is_empty());
+}
+
+#[test]
 fn empty_rooms_leave_the_directory() {
     let world = world(2, 64);
     let (a, b) = (world.member(0, "o"), world.member(1, "o"));
