@@ -121,9 +121,11 @@ pub(super) fn room_prefix(text: &str) -> Result<Box<str>, String> {
 pub(super) fn log_level(text: &str) -> Result<Box<str>, String> {
     // A word alone would be taken for a module of which everything is logged.
     let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
-    let mut words = text.split(',').map(str::trim);
-    words
-        .all(|word| word.contains('=') || is_level(word))
+    // Nothing at all would be taken for a level.
+    let is_word = |word: &str| !word.is_empty() && (word.contains('=') || is_level(word));
+    text.split(',')
+        .map(str::trim)
+        .all(is_word)
         .then(|| text.parse::<tracing_subscriber::filter::Targets>())
         .and_then(Result::ok)
         .map(|_| text.into())
