@@ -72,7 +72,7 @@ fn two_servers_keep_one_order_while_postgres_is_killed_and_paused() {
         // The writers are told in any case: else the scope would wait for them for ever.
         stop.store(true, Ordering::Relaxed);
         returned = outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let ended = threads.into_iter().map(|thread| thread.join());
+        let ended = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
         writers = ended.map(|writer| writer.expect("a writer ends")).collect();
     });
     check_answers(&writers, &returned);
