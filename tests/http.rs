@@ -530,7 +530,7 @@ fn a_server_that_drains_tells_everybody_and_ends() {
         .store(true, std::sync::atomic::Ordering::Release);
     let (head, body) = response(&mut poll);
     assert!(
-        head.contains("Connection: close") && body == "1",
+        head.contains("Connection: close") && body == "6",
         "{head}{body}"
     );
     poll.shutdown(Shutdown::Write).unwrap();
@@ -565,7 +565,7 @@ fn a_drain_lets_what_was_begun_finish() {
     } else {
         body
     };
-    assert!(rest.ends_with('1'), "then the session is closed: {rest}");
+    assert!(rest.ends_with('6'), "then the session is let go: {rest}");
 }
 
 #[test]
@@ -584,7 +584,7 @@ fn a_server_that_drains_refuses_new_sessions_and_still_answers() {
     );
     assert_eq!(status(&ask(&server, &get("/echo"))), 200);
     let target = format!("/engine.io/?EIO=4&transport=polling&sid={sid}");
-    assert_eq!(ask(&server, &get(&target)).1, "1");
+    assert_eq!(ask(&server, &get(&target)).1, "6");
 }
 
 #[test]
