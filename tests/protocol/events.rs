@@ -111,6 +111,7 @@ transport_cases!(Calm:
     server_acks_end_with_the_socket,
     burst_in_order,
     burst_with_acks_in_order,
+    burst_of_questions_in_order,
     big_message,
     big_attachment,
     volatile_when_writable,
@@ -289,6 +290,28 @@ fn burst_with_acks_in_order(server: &'static Server, transport: Transport) {
     }
 }
 
+/// Handlers that ask the other shards, far more than may park: the client is held back, and nothing
+/// overtakes.
+fn burst_of_questions_in_order(server: &'static Server, transport: Transport) {
+    let room = fresh("question");
+    let mut peer = server.socket(transport);
+    let sent: Vec<Item> = (0..300)
+        .map(|number| {
+            text(&match number % 3 {
+                0 => format!(r#"42{number}["message-with-ack",{number}]"#),
+                _ => format!(r#"42{number}["fetch","{room}"]"#),
+            })
+        })
+        .collect();
+    peer.send_all(&sent);
+    for number in 0..300 {
+        peer.expect(&match number % 3 {
+            0 => format!("43{number}[{number}]"),
+            _ => format!("43{number}[[]]"),
+        });
+    }
+}
+
 fn big_message(server: &'static Server, transport: Transport) {
     let mut peer = server.socket(transport);
     let content = "x€".repeat(225_000);
@@ -324,8 +347,11 @@ fn volatile_when_writable(server: &'static Server, transport: Transport) {
         Peer::Polling(session) => {
             let mut getting = server.connect();
             getting.write(crate::http::head("GET", &session.target, ""));
-            std::thread::sleep(Duration::from_millis(200));
-            session.send(r#"42["volatile",1]"#);
+            // Until the server holds the GET they are dropped, and again once it is answered.
+            for _ in 0..20 {
+                session.send(r#"42["volatile",1]"#);
+                std::thread::sleep(Duration::from_millis(50));
+            }
             getting.response().is(200, r#"42["volatile-back",1]"#);
         }
     }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
-use crate::http::Response;
+use crate::http::{Connection, Response, head};
 use crate::server::{PATIENCE, Server};
 use crate::websocket::{BINARY, FIN, TEXT, WebSocket};
 use std::collections::VecDeque;
@@ -128,6 +128,18 @@ impl Polling {
 
     pub(crate) fn post(&self, body: impl AsRef<[u8]>) -> Response {
         self.server.post(&self.target, body)
+    }
+
+    /// Begins a POST of so many bytes, none of which is sent yet. The server asks for them, so it has
+    /// begun to take the POST when this returns.
+    #[track_caller]
+    pub(crate) fn pending_post(&self, length: usize) -> Connection {
+        let fields = format!("Content-Length: {length}\r\nExpect: 100-continue\r\n");
+        let mut connection = self.server.connect();
+        connection.write(head("POST", &self.target, &fields));
+        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+        assert_eq!(connection.take(go_on.len()), go_on);
+        connection
     }
 
     /// Asserts that a POST is taken.
