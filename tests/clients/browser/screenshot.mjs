@@ -9,7 +9,7 @@ const file = process.argv[2];
 const server = await startDemo();
 const browser = await launch();
 try {
-  const page = await openPage(browser, server.url, { viewport: { width: 1120, height: 720 } });
+  const page = await openPage(browser, server.url, { viewport: { width: 1120, height: 790 }, reducedMotion: "reduce" });
   const [alice, bob] = [pane(page, "alice"), pane(page, "bob")];
   for (const side of [alice, bob]) await until(async () => (await side.text("state")) === "online", "both panes");
   const say = async (side, words) => { await side.say(words); await until(async () => (await alice.messages()).some((message) => message.words === words), words); };
@@ -22,7 +22,7 @@ try {
   await until(async () => (await bob.notices()).some((notice) => notice.startsWith("resumed")), "the resume");
   await say(bob, "Back. I have missed nothing.");
   await until(async () => (await bob.messages()).length === 5, "the last message");
-  await page.mouse.move(0, 0);
+  await page.evaluate(() => document.activeElement.blur());
   await page.screenshot({ path: file });
 } finally {
   await browser.close();
