@@ -95,6 +95,7 @@ table! {
     STORE_READ_SECONDS = "yum_store_read_seconds", Kind::Histogram(SECONDS), Seconds, "One read of history, heads or missed messages.";
     STORE_QUEUE = "yum_store_queue", Kind::Gauge, Count, "Messages that wait for the store's writer.";
     STORE_REFUSED = "yum_store_refused_total", Kind::Counter, Count, "Calls that the store refused, by reason.";
+    STORE_REPLICA_READS = "yum_store_replica_reads_total", Kind::Counter, Count, "Pages of history asked of replicas, by outcome: served, or left to the primary because the replica was behind or unreachable.";
     STORE_UP = "yum_store_up", Kind::Gauge, Count, "Whether the store takes messages: 1 or 0.";
     STORE_RECONNECTS = "yum_store_reconnects_total", Kind::Counter, Count, "Connections to the database made, the first ones included.";
     STORE_CIRCUITS_OPEN = "yum_store_circuits_open", Kind::Gauge, Count, "Connections to the database given up for now: what needs them is refused at once.";
@@ -288,6 +289,9 @@ pub struct StoreMetrics {
     pub refused_full: Counter,
     pub refused_failed: Counter,
     pub refused_timeout: Counter,
+    pub replica_served: Counter,
+    pub replica_behind: Counter,
+    pub replica_unreachable: Counter,
     pub reconnects: Counter,
     pub circuits_open: Gauge,
     pub up: Gauge,
@@ -298,6 +302,8 @@ impl StoreMetrics {
     #[must_use]
     pub fn new() -> Self {
         let refused = |reason: &'static str| metrics::counter!(STORE_REFUSED, "reason" => reason);
+        let replica =
+            |outcome: &'static str| metrics::counter!(STORE_REPLICA_READS, "outcome" => outcome);
         Self {
             batches: metrics::counter!(STORE_BATCHES),
             batch_rows: metrics::histogram!(STORE_BATCH_ROWS),
@@ -307,6 +313,9 @@ impl StoreMetrics {
             refused_full: refused("full"),
             refused_failed: refused("failed"),
             refused_timeout: refused("timeout"),
+            replica_served: replica("served"),
+            replica_behind: replica("behind"),
+            replica_unreachable: replica("unreachable"),
             reconnects: metrics::counter!(STORE_RECONNECTS),
             circuits_open: metrics::gauge!(STORE_CIRCUITS_OPEN),
             up: metrics::gauge!(STORE_UP),

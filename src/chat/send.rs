@@ -13,7 +13,7 @@ use super::reply::Reply;
 use super::{Chat, NAMESPACE, RECEIVE_MESSAGE};
 use crate::auth::User;
 use crate::hub::{Args, Event};
-use crate::store::{Cursor, Draft, Message, StoreError, Stored};
+use crate::store::{Cursor, Draft, Message, Page, Store, StoreError, Stored};
 
 /// Sends of one shard that may wait for the store; a further one is `unavailable`.
 pub(super) const WAITING_SENDS_MAX: usize = 1_000;
@@ -143,14 +143,23 @@ impl Chat {
         drop(owed);
         for room in rooms {
             let chat = self.clone();
-            let page = self.parts.store.history(&room, Cursor::Newest, 1);
+            let store = self.parts.store.clone();
             (self.parts.spawn)(Box::pin(async move {
-                match page.await {
+                match newest(&*store, &room).await {
                     Ok(page) => page.messages.iter().for_each(|newest| chat.publish(newest)),
                     Err(_) => chat.owe(&room),
                 }
             }));
         }
+    }
+}
+
+/// The newest message of a room, as the head says where: a page of the newest may be a replica's.
+async fn newest(store: &dyn Store, room: &str) -> Result<Page, StoreError> {
+    let heads = store.heads(vec![room.into()]).await?;
+    match heads.first() {
+        Some(head @ 1..) => store.history(room, Cursor::After(head - 1), 1).await,
+        _ => Ok(Page::default()),
     }
 }
 

@@ -103,6 +103,8 @@ pub struct Config {
     pub port: u16,
     /// The store.
     pub database: Database,
+    /// Replicas of it that pages of history are read from.
+    pub replicas: Vec<Target>,
     /// Put before a chat room's name.
     pub room_prefix: Box<str>,
     /// HS256 secrets; none in demo mode, which keeps its own.
@@ -238,15 +240,23 @@ impl Values {
             self.problems.push(Problem::new("HOST", text));
         }
         let metrics_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)));
+        let database = self.get(
+            "DATABASE_URL",
+            Database::Sqlite("data/chat.db".into()),
+            v::database,
+        );
+        let replicas = self.get("DATABASE_REPLICA_URLS", Vec::new(), v::replicas);
+        if !replicas.is_empty() && !matches!(database, Database::Postgres(_)) {
+            let text = "needs DATABASE_URL=postgres://…: only PostgreSQL has replicas";
+            self.problems
+                .push(Problem::new("DATABASE_REPLICA_URLS", text));
+        }
         Config {
             demo,
             host,
             port: self.get("PORT", 4000, |text| v::number(text, 0, u16::MAX)),
-            database: self.get(
-                "DATABASE_URL",
-                Database::Sqlite("data/chat.db".into()),
-                v::database,
-            ),
+            database,
+            replicas,
             room_prefix: self.get("ROOM_PREFIX", "".into(), v::room_prefix),
             jwt_secrets: self.get("JWT_SECRET", Vec::new(), v::secrets),
             jwt_issuer: self.get("JWT_ISSUER", None, |text| Ok(Some(text.into()))),

@@ -61,6 +61,11 @@ pub const SETTINGS: &[Setting] = &[
             "Where messages are kept: postgres://USER:PASSWORD@HOST/DATABASE (with TLS: ?sslmode=verify-full&sslrootcert=PATH), sqlite:PATH, or memory: (nothing durable).",
         )
     },
+    secret(
+        "DATABASE_REPLICA_URLS",
+        "",
+        "PostgreSQL replicas that pages of history are read from, comma-separated, at most 8.",
+    ),
     plain(
         "ROOM_PREFIX",
         "",
@@ -142,7 +147,6 @@ pub struct Later {
 
 /// Settings that are refused by name, unless their value turns the feature off ([`OFF`]).
 pub const LATER: &[Later] = &[
-    later("DATABASE_REPLICA_URLS", "reading from replicas"),
     later("REDIS_URL", "several hosts over Redis"),
     later("JWT_JWKS_FILE", "verifying with public keys"),
     later("PROXY_PROTOCOL_ADDR", "the PROXY protocol"),

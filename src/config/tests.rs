@@ -129,6 +129,21 @@ fn a_later_feature_may_be_turned_off() {
 }
 
 #[test]
+fn replicas_need_a_primary_and_are_never_shown() {
+    let urls = "postgres://u:hunter2@a/chat,postgres://u:hunter2@b/chat";
+    let replicas = ("DATABASE_REPLICA_URLS", urls);
+    let key = ("JWT_SECRET", SECRET);
+    let primary = ("DATABASE_URL", "postgres://u:hunter2@c/chat");
+    let config = env(&[key, primary, replicas]).expect("all are databases");
+    assert_eq!(config.replicas.len(), 2);
+    assert!(!format!("{config:?}").contains("hunter2"));
+    for other in ["sqlite:data/chat.db", "memory:", ""] {
+        let keys = env(&[key, ("DATABASE_URL", other), replicas]).expect_err("no replicas");
+        assert_eq!(keys, ["DATABASE_REPLICA_URLS"]);
+    }
+}
+
+#[test]
 fn a_secret_may_come_from_a_file_but_not_twice() {
     let config = env(&[("JWT_SECRET_FILE", "/run/secret")]).expect("the file is there");
     assert_eq!(config.jwt_secrets, [Secret(SECRET.to_owned())]);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Database, LogFormat, Secret};
-use crate::store::postgres::Target;
+use crate::store::postgres::{REPLICAS_MAX, Target};
 
 /// A whole number within bounds.
 pub(super) fn number<T>(text: &str, least: T, most: T) -> Result<T, String>
@@ -66,6 +66,30 @@ pub(super) fn database(text: &str) -> Result<Database, String> {
             .map_err(|error| error.to_string()),
         _ => Err("must be postgres://…, sqlite:PATH or memory:".to_owned()),
     }
+}
+
+/// Several databases. A comma inside a URL stands between its hosts.
+pub(super) fn replicas(text: &str) -> Result<Vec<Target>, String> {
+    let mut urls: Vec<String> = Vec::new();
+    for piece in text
+        .split(',')
+        .map(str::trim)
+        .filter(|piece| !piece.is_empty())
+    {
+        let begins = piece.starts_with("postgres://") || piece.starts_with("postgresql://");
+        match urls.last_mut() {
+            Some(last) if !begins => last.extend([",", piece]),
+            _ if begins => urls.push(piece.to_owned()),
+            _ => return Err("each must be postgres://…".to_owned()),
+        }
+    }
+    if urls.len() > REPLICAS_MAX {
+        return Err(format!("at most {REPLICAS_MAX} replicas are used"));
+    }
+    let targets = urls.iter().map(|url| Target::parse(url));
+    targets
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())
 }
 
 /// At least 32 bytes each (RFC 7518 section 3.2 asks that of HS256).
@@ -196,6 +220,20 @@ mod tests {
         ));
         for wrong in ["", "chat.db", "sqlite:", "mysql://x", "postgres://u@h:x/d"] {
             assert!(database(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn replicas_are_databases_of_which_each_may_have_hosts() {
+        let shown = |text| {
+            let targets = replicas(text).expect("each is a URL");
+            targets.iter().map(Target::to_string).collect::<Vec<_>>()
+        };
+        let urls = "postgres://u:p@a,b/chat, postgresql://c:6000/chat";
+        assert_eq!(shown(urls), ["a:5432,b:5432/chat", "c:6000/chat"]);
+        let nine = ["postgres://u@h/d"; 9].join(",");
+        for wrong in ["sqlite:x", "h, postgres://u@h/d", &nine] {
+            assert!(replicas(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -97,7 +97,7 @@ pub fn run(config: Config, auth: &AuthOptions) -> Result<(), ServerError> {
     let log = log::start(&config.log_level, config.log_format);
     let plan = cpus::plan(config.shards);
     let (listeners, address) = listen(SocketAddr::new(config.host, config.port), plan.shards)?;
-    let (store, store_seats) = OpenStore::open(&config.database, plan.shards)?;
+    let (store, store_seats) = OpenStore::open(&config.database, &config.replicas, plan.shards)?;
     let status = Status::new(plan.shards, store.kind(), "mesh");
     let process = net::Process::new();
     start_threads(&config, recorder, &status, &process, &log)?;

@@ -21,6 +21,7 @@ impl OpenStore {
     /// Brings the database up to date and opens it; also says what each shard has to begin for it.
     pub(super) fn open(
         database: &Database,
+        replicas: &[Target],
         shards: usize,
     ) -> Result<(Self, Vec<postgres::Seat>), ServerError> {
         let store = match database {
@@ -31,8 +32,9 @@ impl OpenStore {
                 for step in PostgresStore::migrate(target)? {
                     tracing::info!(step, "brought the database up to date");
                 }
-                let (store, seats) = PostgresStore::new(Target::clone(target), shards)
-                    .map_err(ServerError::Thread)?;
+                let (store, seats) =
+                    PostgresStore::with_replicas(Target::clone(target), replicas, shards)
+                        .map_err(ServerError::Thread)?;
                 return Ok((Self::Postgres(store), seats));
             }
             Database::Memory => {

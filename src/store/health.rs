@@ -15,6 +15,8 @@ use crate::metrics::StoreMetrics;
 pub(super) struct Health {
     /// The store's figures, for every part to count in.
     pub(super) figures: StoreMetrics,
+    /// Whether its faults are the store's: a replica's are not.
+    needed: bool,
     /// Whether anything failed, so that a success, the usual case, takes no lock.
     any: AtomicBool,
     faults: Mutex<BTreeMap<&'static str, Box<str>>>,
@@ -23,9 +25,17 @@ pub(super) struct Health {
 impl Health {
     /// Nothing has failed.
     pub(super) fn new() -> Arc<Self> {
-        let health = Self::default();
+        let health = Self {
+            needed: true,
+            ..Self::default()
+        };
         health.figures.up.set(1.0);
         Arc::new(health)
+    }
+
+    /// The same for what the store can do without.
+    pub(super) fn of_replicas() -> Arc<Self> {
+        Arc::default()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Box<str>>> {
@@ -36,9 +46,15 @@ impl Health {
     pub(super) fn failed(&self, part: &'static str, reason: &str) {
         let known = self.lock().insert(part, reason.into());
         self.any.store(true, Ordering::Release);
-        self.figures.up.set(0.0);
-        if known.is_none() {
-            tracing::error!(part, reason, "the store fails");
+        if self.needed {
+            self.figures.up.set(0.0);
+        }
+        match (known.is_none(), self.needed) {
+            (true, true) => tracing::error!(part, reason, "the store fails"),
+            (true, false) => {
+                tracing::warn!(part, reason, "a replica fails: the primary answers for it");
+            }
+            (false, _) => {}
         }
     }
 
@@ -49,10 +65,10 @@ impl Health {
         }
         let mut faults = self.lock();
         if faults.remove(part).is_some() {
-            tracing::info!(part, "the store works again");
+            tracing::info!(part, "it works again");
         }
         self.any.store(!faults.is_empty(), Ordering::Release);
-        if faults.is_empty() {
+        if faults.is_empty() && self.needed {
             self.figures.up.set(1.0);
         }
     }

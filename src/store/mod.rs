@@ -142,7 +142,8 @@ pub trait Store {
     /// The call itself hands the draft over, the future only waits: a draft whose future is dropped
     /// may be stored all the same.
     fn append(&self, draft: Draft) -> LocalBoxFuture<'static, Result<Stored, StoreError>>;
-    /// Reads a page of at most `limit` messages.
+    /// Reads a page of at most `limit` messages. One that goes back may come from a replica, which
+    /// holds all that this process has seen, but not always all that there is.
     fn history(
         &self,
         room: &str,

@@ -12,7 +12,9 @@ mod lane;
 mod link;
 mod passfile;
 mod reader;
+mod replica;
 mod schema;
+mod seen;
 mod stream;
 mod target;
 mod tls;
@@ -29,12 +31,13 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use glommio::{LocalExecutorBuilder, Placement};
 
-use self::backoff::Backoff;
 use self::lane::{Circuit, Lane};
 pub use self::link::LinkError;
 use self::link::Needs;
 use self::reader::Reader;
+use self::replica::{Replica, Way};
 pub use self::schema::OpenError;
+use self::seen::Seen;
 pub use self::target::{Target, UrlError};
 use self::writer::Writer;
 use super::health::Health;
@@ -52,8 +55,22 @@ pub const READS_WAITING_MAX: usize = 1_024;
 /// The most writers of a process, and so the most connections that it writes with.
 pub const WRITERS_MAX: usize = 4;
 
+/// The most replicas of a process.
+pub const REPLICAS_MAX: usize = 8;
+
 /// The writers' names in `/health`.
 const WRITERS: [&str; WRITERS_MAX] = ["writer 1", "writer 2", "writer 3", "writer 4"];
+/// The replicas' names in the log.
+const REPLICAS: [&str; REPLICAS_MAX] = [
+    "replica 1",
+    "replica 2",
+    "replica 3",
+    "replica 4",
+    "replica 5",
+    "replica 6",
+    "replica 7",
+    "replica 8",
+];
 const HISTORY: &str = "history";
 const REPAIR: &str = "repair";
 
@@ -69,6 +86,9 @@ struct Shared {
     writers: Vec<(flume::Sender<Write>, Arc<Circuit>)>,
     history: (flume::Sender<Read>, Arc<Circuit>),
     repair: (flume::Sender<Read>, Arc<Circuit>),
+    replicas: Vec<Way>,
+    /// Which replica is asked next.
+    turn: AtomicUsize,
     bytes: Arc<Bound>,
     deadlines: Arc<Deadlines>,
     health: Arc<Health>,
@@ -86,6 +106,7 @@ const LEAVE_LOOK: Duration = Duration::from_millis(10);
 pub struct Seat {
     writers: Vec<Writer>,
     readers: Vec<Reader>,
+    replicas: Vec<Replica>,
     staying: Arc<Staying>,
 }
 
@@ -123,6 +144,9 @@ impl Seat {
         for reader in self.readers {
             glommio::spawn_local(reader.run()).detach();
         }
+        for replica in self.replicas {
+            glommio::spawn_local(replica.run()).detach();
+        }
         Seated {
             staying: self.staying,
         }
@@ -132,20 +156,19 @@ impl Seat {
 impl PostgresStore {
     /// The store of a process with this many shards, and what each of them has to begin.
     pub fn new(target: Target, shards: usize) -> io::Result<(Self, Vec<Seat>)> {
+        Self::with_replicas(target, &[], shards)
+    }
+
+    /// The same with replicas, at most [`REPLICAS_MAX`], that pages of history are read from.
+    pub fn with_replicas(
+        target: Target,
+        replicas: &[Target],
+        shards: usize,
+    ) -> io::Result<(Self, Vec<Seat>)> {
         let target = Arc::new(target);
         let health = Health::new();
-        let lane = |part, needs| {
-            let circuit = Arc::<Circuit>::default();
-            let lane = Lane {
-                target: target.clone(),
-                needs,
-                part,
-                health: health.clone(),
-                circuit: circuit.clone(),
-                backoff: Backoff::default(),
-            };
-            (lane, circuit)
-        };
+        let seen = (!replicas.is_empty()).then(Arc::<Seen>::default);
+        let lane = |part, needs| Lane::new(&target, needs, part, &health, seen.clone());
         let staying = Arc::new(Staying(AtomicUsize::new(shards)));
         let seat = |_| Seat {
             staying: staying.clone(),
@@ -168,6 +191,15 @@ impl PostgresStore {
         };
         let history = reader(HISTORY, shards - 1);
         let repair = reader(REPAIR, shards.saturating_sub(2));
+        let spare = Health::of_replicas();
+        let mut ways = Vec::new();
+        for (nth, (replica, part)) in replicas.iter().zip(REPLICAS).enumerate() {
+            let place = Arc::new(replica.clone());
+            let (lane, _) = Lane::new(&place, Needs::Reading, part, &spare, seen.clone());
+            let (replica, way) = Replica::new(lane, READS_WAITING_MAX, history.0.clone());
+            seats[shards - 1 - nth % shards].replicas.push(replica);
+            ways.push(way);
+        }
         let watched = health.clone();
         let deadlines = Deadlines::watch(ANSWER_WITHIN, move |_| {
             watched.figures.refused_timeout.increment(1);
@@ -176,6 +208,8 @@ impl PostgresStore {
             writers,
             history,
             repair,
+            replicas: ways,
+            turn: AtomicUsize::new(0),
             bytes: Bound::new(WRITE_BYTES_MAX),
             deadlines,
             health,
@@ -211,6 +245,27 @@ impl PostgresStore {
     pub fn migrate(target: &Target) -> Result<Vec<&'static str>, OpenError> {
         let target = target.clone();
         apart(async move { schema::migrate(&target).await })
+    }
+
+    /// Has a page read by the next replica that answers. `Err`: there is none, or too much waits.
+    fn read_from_replica(&self, read: Read) -> Result<(), Read> {
+        let ways = &self.shared.replicas;
+        if ways.is_empty() {
+            return Err(read);
+        }
+        let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed);
+        let mut in_turn = (0..ways.len()).map(|nth| &ways[turn.wrapping_add(nth) % ways.len()]);
+        let sent = match in_turn.find(|way| way.is_up()) {
+            Some(way) => way
+                .queue
+                .try_send(read)
+                .map_err(flume::TrySendError::into_inner),
+            None => Err(read),
+        };
+        if sent.is_err() {
+            self.shared.health.figures.replica_unreachable.increment(1);
+        }
+        sent
     }
 
     fn read<T: Send + 'static>(
@@ -279,17 +334,23 @@ impl Store for PostgresStore {
         limit: usize,
     ) -> LocalBoxFuture<'static, Result<Page, StoreError>> {
         // What is above a number is asked to close a gap: not behind a storm of pages.
-        let reader = match cursor {
-            Cursor::After(_) => &self.shared.repair,
-            Cursor::Newest | Cursor::Before(_) => &self.shared.history,
-        };
-        let room = room.into();
-        self.read(reader, |ticket| Read::History {
-            room,
+        let page = |ticket| Read::History {
+            room: room.into(),
             cursor,
             limit,
             ticket,
-        })
+        };
+        if matches!(cursor, Cursor::After(_)) {
+            return self.read(&self.shared.repair, page);
+        }
+        let ticket = Ticket::new(Asks::ToRead);
+        match self.read_from_replica(page(ticket.clone())) {
+            Ok(()) => {
+                self.shared.deadlines.add(&ticket);
+                ticket.wait().boxed_local()
+            }
+            Err(_) => self.read(&self.shared.history, page),
+        }
     }
 
     fn heads(&self, rooms: Vec<Box<str>>) -> LocalBoxFuture<'static, Result<Vec<u64>, StoreError>> {

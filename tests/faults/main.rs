@@ -17,6 +17,7 @@ mod disk;
 mod drain;
 mod kill;
 mod order;
+mod replica;
 mod slow;
 mod writer;
 

@@ -6,6 +6,7 @@ mod contract;
 mod faults;
 mod memory;
 mod postgres;
+#[expect(dead_code, reason = "the tests of the built server use the rest")]
 mod postgres_server;
 mod relay;
 mod sqlite;

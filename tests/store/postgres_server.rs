@@ -1,5 +1,6 @@
 //! A private PostgreSQL for the tests: made, started on a free port, and thrown away.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -42,16 +43,7 @@ impl Postgres {
 
     /// The same, changed before it runs.
     pub(crate) fn start_with(change: impl FnOnce(&Path)) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-        if is_root() {
-            chown(home.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
-        }
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let (home, port) = (home(), free_port());
         let data = home.path().join("data");
         let made = command("initdb", home.path())
             .args([
@@ -82,6 +74,35 @@ impl Postgres {
         server.run();
         server.sql("ALTER USER yum PASSWORD 'secret'");
         server
+    }
+
+    /// A hot standby of this server, which replays each commit so many milliseconds late.
+    pub(crate) fn replica(&self, late_ms: u32) -> Self {
+        let (home, port) = (home(), free_port());
+        let data = home.path().join("data");
+        let made = command("pg_basebackup", home.path())
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+            .args(["--username=yum", "--pgdata"])
+            .arg(&data)
+            .arg("--host")
+            .arg(self.home.path())
+            .arg(format!("--port={}", self.port))
+            .output()
+            .expect("pg_basebackup is a part of the package postgresql");
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        let mut settings = std::fs::File::options()
+            .append(true)
+            .open(data.join("postgresql.auto.conf"))
+            .unwrap();
+        writeln!(settings, "recovery_min_apply_delay = {late_ms}").unwrap();
+        let replica = Self {
+            home,
+            port,
+            process: Mutex::new(None),
+        };
+        replica.run();
+        replica
     }
 
     /// Starts the process, and waits until it answers.
@@ -220,6 +241,21 @@ fn children(head: u32) -> Vec<u32> {
         .split_whitespace()
         .filter_map(|pid| pid.parse().ok())
         .collect()
+}
+
+/// A directory that the server may use.
+fn home() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    if is_root() {
+        chown(home.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
+    }
+    home
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 fn is_root() -> bool {

@@ -10,7 +10,9 @@ use glommio::timer::Timer;
 
 use super::backoff::Backoff;
 use super::link::{Link, LinkError, Needs, within};
+use super::seen::Seen;
 use super::target::Target;
+use crate::store::Page;
 use crate::store::health::Health;
 
 /// How often a connection is asked whether it still is one. A silent one is found out by this, and
@@ -39,9 +41,32 @@ pub(super) struct Lane {
     pub(super) health: Arc<Health>,
     pub(super) circuit: Arc<Circuit>,
     pub(super) backoff: Backoff,
+    /// What a replica must hold; none without replicas.
+    pub(super) seen: Option<Arc<Seen>>,
 }
 
 impl Lane {
+    /// A lane without a connection yet, and the circuit that it shows to others.
+    pub(super) fn new(
+        target: &Arc<Target>,
+        needs: Needs,
+        part: &'static str,
+        health: &Arc<Health>,
+        seen: Option<Arc<Seen>>,
+    ) -> (Self, Arc<Circuit>) {
+        let circuit = Arc::<Circuit>::default();
+        let lane = Self {
+            target: target.clone(),
+            needs,
+            part,
+            health: health.clone(),
+            circuit: circuit.clone(),
+            backoff: Backoff::default(),
+            seen,
+        };
+        (lane, circuit)
+    }
+
     /// Tries once to connect. After a failure, waits as long as is good before the next try.
     pub(super) async fn connect(&mut self) -> Option<Link> {
         match Link::open(&self.target, self.needs).await {
@@ -57,7 +82,8 @@ impl Lane {
         }
     }
 
-    async fn failed_to_connect(&mut self, error: &LinkError) {
+    /// Notes that there is no connection, and waits as long as is good before the next try.
+    pub(super) async fn failed_to_connect(&mut self, error: &LinkError) {
         self.health.failed(self.part, &error.to_string());
         let wait = self.backoff.failed(chance());
         self.show_circuit();
@@ -123,6 +149,25 @@ impl Lane {
             .failed(self.part, &format!("no answer within {silence:?}"));
         self.backoff.gave_up();
         self.show_circuit();
+    }
+
+    /// Notes that a message of the room was seen.
+    pub(super) fn note(&self, room: &str, seq: u64) {
+        if let Some(seen) = &self.seen {
+            seen.note(room, seq);
+        }
+    }
+
+    /// Notes the newest message of a page.
+    pub(super) fn note_page(&self, page: &Page) {
+        if let Some(newest) = page.messages.last() {
+            self.note(&newest.room, newest.seq);
+        }
+    }
+
+    /// The newest number that was seen in a room; `None`: not known.
+    pub(super) fn newest_seen(&self, room: &str) -> Option<u64> {
+        self.seen.as_ref()?.newest(room)
     }
 
     fn show_circuit(&self) {

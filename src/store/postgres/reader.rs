@@ -15,7 +15,7 @@ use crate::store::request::{self, Read};
 use crate::store::{Cursor, Message, Page};
 
 /// The most requests in flight on the connection.
-const TOGETHER_MAX: usize = 64;
+pub(super) const TOGETHER_MAX: usize = 64;
 /// How long they may be in flight. Then the connection is thrown away.
 const READ_WITHIN: Duration = Duration::from_secs(3);
 
@@ -42,8 +42,8 @@ pub(super) struct Reader {
 }
 
 /// A connection with what can be asked of it.
-struct Prepared {
-    link: Link,
+pub(super) struct Prepared {
+    pub(super) link: Link,
     before: Statement,
     after: Statement,
     heads: Statement,
@@ -82,7 +82,7 @@ impl Reader {
         {
             let waiting = std::iter::once(first).chain(self.queue.try_iter());
             let reads: Vec<Read> = waiting.take(TOGETHER_MAX).filter(Read::take).collect();
-            let asked = join_all(reads.iter().map(|read| prepared.answer(read)));
+            let asked = join_all(reads.iter().map(|read| prepared.answer(read, &self.lane)));
             let begun = Instant::now();
             let Some(results) = within(READ_WITHIN, asked).await else {
                 for read in reads {
@@ -111,7 +111,7 @@ impl Reader {
 }
 
 impl Prepared {
-    async fn new(link: Link) -> Result<Self, Error> {
+    pub(super) async fn new(link: Link) -> Result<Self, Error> {
         let client = &link.client;
         let (before, after, heads) = (
             client.prepare(BEFORE).await?,
@@ -126,7 +126,7 @@ impl Prepared {
         })
     }
 
-    async fn answer(&self, read: &Read) -> Result<(), Error> {
+    async fn answer(&self, read: &Read, lane: &Lane) -> Result<(), Error> {
         match read {
             Read::History {
                 room,
@@ -134,14 +134,27 @@ impl Prepared {
                 limit,
                 ticket,
             } => {
-                ticket.answer(Ok(self.page(room, *cursor, *limit).await?));
+                let page = self.page(room, *cursor, *limit).await?;
+                lane.note_page(&page);
+                ticket.answer(Ok(page));
             }
-            Read::Heads { rooms, ticket } => ticket.answer(Ok(self.heads(rooms).await?)),
+            Read::Heads { rooms, ticket } => {
+                let heads = self.heads(rooms).await?;
+                for (room, head) in rooms.iter().zip(&heads) {
+                    lane.note(room, *head);
+                }
+                ticket.answer(Ok(heads));
+            }
         }
         Ok(())
     }
 
-    async fn page(&self, room: &str, cursor: Cursor, limit: usize) -> Result<Page, Error> {
+    pub(super) async fn page(
+        &self,
+        room: &str,
+        cursor: Cursor,
+        limit: usize,
+    ) -> Result<Page, Error> {
         if room.contains('\0') {
             return Ok(Page::default());
         }
@@ -165,7 +178,7 @@ impl Prepared {
         Ok(request::page(messages, cursor, limit))
     }
 
-    async fn heads(&self, rooms: &[Box<str>]) -> Result<Vec<u64>, Error> {
+    pub(super) async fn heads(&self, rooms: &[Box<str>]) -> Result<Vec<u64>, Error> {
         let names: Vec<&str> = rooms
             .iter()
             .map(|room| &**room)

@@ -150,6 +150,10 @@ impl Writer {
         let answers = read(&rows, columns.ids.len());
         let settled = columns.into_places().settle(drafts, &answers);
         for ((ticket, _loads), answer) in tickets.into_iter().zip(settled) {
+            // Before the answer: whoever has it must not be shown a page without the message.
+            if let Ok(stored) = &answer {
+                self.lane.note(&stored.message.room, stored.message.seq);
+            }
             ticket.answer(answer);
         }
         Next::Done

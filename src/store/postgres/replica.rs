@@ -1,0 +1,191 @@
+//! A replica: pages of history over one connection to it, for rooms in which it is not behind what
+//! this process has seen. Whatever it cannot answer goes to the primary, so that nobody sees it fail.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::{join, join_all};
+use glommio::timer::Timer;
+use tokio_postgres::Error;
+
+use super::lane::{Lane, PROBE_EVERY};
+use super::link::{Link, LinkError, Outcome, outcome, within};
+use super::reader::{Prepared, TOGETHER_MAX};
+use super::target::cause;
+use crate::store::request::Read;
+
+/// How long a replica may take. The primary then still has its time before the asker's is over.
+const REPLICA_WITHIN: Duration = Duration::from_secs(1);
+/// How long it may take until it can be asked.
+const PREPARE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The way to a replica, for every shard.
+pub(super) struct Way {
+    pub(super) queue: flume::Sender<Read>,
+    /// Whether it answers.
+    pub(super) up: Arc<AtomicBool>,
+}
+
+impl Way {
+    /// Whether it answers.
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+}
+
+/// The state of one replica's reader.
+pub(super) struct Replica {
+    lane: Lane,
+    queue: flume::Receiver<Read>,
+    up: Arc<AtomicBool>,
+    primary: flume::Sender<Read>,
+}
+
+/// What came of a read.
+enum Asked {
+    Answered,
+    /// It lacks what this process has seen.
+    Behind,
+    Failed(Error),
+}
+
+impl Replica {
+    /// A reader that hands to `primary` what it cannot answer, and the way to it.
+    pub(super) fn new(lane: Lane, waiting_max: usize, primary: flume::Sender<Read>) -> (Self, Way) {
+        let (sender, queue) = flume::bounded(waiting_max);
+        let up = Arc::<AtomicBool>::default();
+        let way = Way {
+            queue: sender,
+            up: up.clone(),
+        };
+        let replica = Self {
+            lane,
+            queue,
+            up,
+            primary,
+        };
+        (replica, way)
+    }
+
+    /// Reads until the last handle is gone.
+    pub(super) async fn run(mut self) {
+        while !(self.queue.is_disconnected() && self.queue.is_empty()) {
+            match self.open().await {
+                Ok(prepared) => {
+                    self.lane.succeeded();
+                    self.up.store(true, Ordering::Release);
+                    self.serve(&prepared).await;
+                    self.up.store(false, Ordering::Release);
+                }
+                Err(error) => {
+                    self.hand_over_waiting();
+                    self.lane.failed_to_connect(&error).await;
+                }
+            }
+            self.hand_over_waiting();
+        }
+    }
+
+    /// Connects, and sees that the tables are there: a replica may be behind their making, too.
+    async fn open(&self) -> Result<Prepared, LinkError> {
+        let link = Link::open(&self.lane.target, self.lane.needs).await?;
+        let place = self.lane.target.to_string();
+        match within(PREPARE_WITHIN, Prepared::new(link)).await {
+            Some(Ok(prepared)) => Ok(prepared),
+            Some(Err(error)) => Err(LinkError::Refused {
+                place,
+                cause: cause(&error),
+            }),
+            None => Err(LinkError::Unreachable {
+                place,
+                cause: "no answer in time".to_owned(),
+            }),
+        }
+    }
+
+    /// Serves until the connection is of no use any more.
+    async fn serve(&mut self, prepared: &Prepared) {
+        let mut probing = Timer::new(PROBE_EVERY);
+        while let Some(first) = self
+            .lane
+            .next(&self.queue, &prepared.link, &mut probing)
+            .await
+        {
+            let waiting = std::iter::once(first).chain(self.queue.try_iter());
+            let reads: Vec<Read> = waiting.take(TOGETHER_MAX).collect();
+            let asked = join_all(reads.iter().map(|read| self.ask(prepared, read)));
+            let Some(results) = within(REPLICA_WITHIN, asked).await else {
+                for read in reads {
+                    self.hand_over_unreachable(read);
+                }
+                return self.lane.gave_up(REPLICA_WITHIN);
+            };
+            let mut lost = false;
+            for (read, result) in reads.into_iter().zip(results) {
+                let figures = &self.lane.health.figures;
+                match result {
+                    Asked::Answered => figures.replica_served.increment(1),
+                    Asked::Behind => {
+                        figures.replica_behind.increment(1);
+                        self.hand_over(read);
+                    }
+                    Asked::Failed(error) => {
+                        tracing::debug!(error = cause(&error), "a replica does not answer");
+                        lost |= outcome(&error) == Outcome::Unknown;
+                        self.hand_over_unreachable(read);
+                    }
+                }
+            }
+            if lost {
+                return;
+            }
+        }
+    }
+
+    /// Answers a read, if the replica holds what this process has seen.
+    async fn ask(&self, prepared: &Prepared, read: &Read) -> Asked {
+        let Read::History {
+            room,
+            cursor,
+            limit,
+            ticket,
+        } = read
+        else {
+            return Asked::Behind;
+        };
+        let Some(newest) = self.lane.newest_seen(room) else {
+            return Asked::Behind;
+        };
+        // On one connection the second is run after the first, so it sees no less than that.
+        let rooms = [room.clone()];
+        let head = prepared.heads(&rooms);
+        match join(head, prepared.page(room, *cursor, *limit)).await {
+            (Ok(heads), Ok(_)) if heads[0] < newest => Asked::Behind,
+            (Ok(_), Ok(page)) => {
+                self.lane.note_page(&page);
+                ticket.answer(Ok(page));
+                Asked::Answered
+            }
+            (Err(error), _) | (_, Err(error)) => Asked::Failed(error),
+        }
+    }
+
+    fn hand_over(&self, read: Read) {
+        if let Err(full) = self.primary.try_send(read) {
+            self.lane.health.figures.refused_full.increment(1);
+            full.into_inner().refuse("too much waits for it");
+        }
+    }
+
+    fn hand_over_unreachable(&self, read: Read) {
+        self.lane.health.figures.replica_unreachable.increment(1);
+        self.hand_over(read);
+    }
+
+    fn hand_over_waiting(&self) {
+        self.queue
+            .drain()
+            .for_each(|read| self.hand_over_unreachable(read));
+    }
+}
