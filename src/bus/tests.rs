@@ -266,6 +266,27 @@ fn news_from_before_a_room_was_joined_again_is_not_told() {
 }
 
 #[test]
+fn the_last_word_in_an_empty_room_silences_nobody() {
+    let world = world(2, 64);
+    world.member(0, "o");
+    let last = world.member(1, "o");
+    let shards: Vec<_> = world.meshes.iter().map(|mesh| mesh.directory()).collect();
+    let news = |shard: usize, event: &str, version| {
+        let room = world.shards[shard].hub.of("/").room("o");
+        room.presence("ada", version).emit(event, &Args::none());
+    };
+    // Ada was the last one on her shard: the room is empty there when it is told that she left.
+    assert!(shards[1].enter("/", "o", "ada").edge);
+    world.shards[1].close(last);
+    news(1, "left", shards[1].exit("/", "o", "ada").version);
+    news(0, "joined", shards[0].enter("/", "o", "ada").version);
+    let witness = world.member(1, "o");
+    news(0, "left", shards[0].exit("/", "o", "ada").version);
+    world.settle();
+    assert_eq!(world.shards[1].received(witness), [r#"2["left"]"#]);
+}
+
+#[test]
 fn empty_rooms_leave_the_directory() {
     let world = world(2, 64);
     let (a, b) = (world.member(0, "o"), world.member(1, "o"));

@@ -72,6 +72,7 @@ impl Hub {
             };
             let generation = entered.first.then(|| {
                 state.generation += 1;
+                state.presence.begun(&name.0, &name.1);
                 let channel = Channel {
                     generation: state.generation,
                     waiters: Some(Vec::new()),
@@ -139,7 +140,6 @@ impl Hub {
         for room in rooms {
             let name = (namespace.clone(), room);
             let channel = self.with(|state| {
-                state.presence.emptied(&name.0, &name.1);
                 let channel = state.channels.remove(&name);
                 if let Some(timer) = channel.as_ref().and_then(|channel| channel.timer) {
                     state.timers.cancel(timer);

@@ -48,8 +48,9 @@ impl Newest {
         !is_told
     }
 
-    /// The room has no members here any more: those who come next have been told nothing.
-    pub(super) fn emptied(&mut self, namespace: &Text, room: &Text) {
+    /// The room gets its first member here. Whoever comes has been told nothing, also of what was
+    /// published after the last one had gone: such as the `userLeft` of the last one.
+    pub(super) fn begun(&mut self, namespace: &Text, room: &Text) {
         let first = (namespace.clone(), room.clone(), Text::default());
         let of_room = self.news.range_mut(first..);
         let of_room = of_room.take_while(|((n, r, _), _)| n == namespace && r == room);
@@ -105,9 +106,9 @@ mod tests {
     fn new_members_of_an_empty_room_are_told_anew() {
         let (now, mut newest) = (Instant::now(), Newest::default());
         assert!(accept(&mut newest, now, "ada", 2, "in"));
-        newest.emptied(&"/".into(), &"other".into());
+        newest.begun(&"/".into(), &"other".into());
         assert!(!accept(&mut newest, now, "ada", 4, "in"));
-        newest.emptied(&"/".into(), &"room".into());
+        newest.begun(&"/".into(), &"room".into());
         assert!(!accept(&mut newest, now, "ada", 3, "out"));
         assert!(accept(&mut newest, now, "ada", 6, "in"));
     }
