@@ -6,6 +6,7 @@
 //! folder and those before it, nothing else (`tests/architecture.rs` checks it).
 
 pub mod env;
+pub mod limit;
 pub mod metrics;
 pub mod wire;
 

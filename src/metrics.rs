@@ -75,6 +75,7 @@ table! {
     CONNECT_ERRORS = "yum_connect_errors_total", Kind::Counter, Count, "Socket.IO CONNECTs refused, by code.";
     EVENTS = "yum_events_total", Kind::Counter, Count, "Events of clients, by name and outcome.";
     EVENTS_PARKED = "yum_events_parked_total", Kind::Counter, Count, "Times a connection was not read, because too many of its events waited for their turn.";
+    RATE_LIMITED = "yum_rate_limited_total", Kind::Counter, Count, "Things refused because of a limit of a user or an address, by what was refused.";
     ROOMS = "yum_rooms", Kind::Gauge, Count, "Rooms with members on the shard.";
     BROADCASTS = "yum_broadcasts_total", Kind::Counter, Count, "Broadcasts published.";
     DELIVERIES = "yum_deliveries_total", Kind::Counter, Count, "Packets put into outboxes by broadcasts.";
@@ -206,6 +207,7 @@ pub struct Metrics {
     /// By name and outcome: `increment_pair`.
     pub events: Family,
     pub events_parked: Counter,
+    pub rate_limited: Family,
     pub rooms: Gauge,
     pub broadcasts: Counter,
     pub deliveries: Counter,
@@ -255,6 +257,7 @@ impl Metrics {
             connect_errors: family(CONNECT_ERRORS, "code"),
             events: Family::pair(EVENTS, ["event", "outcome"], &shard),
             events_parked: counter(EVENTS_PARKED),
+            rate_limited: family(RATE_LIMITED, "what"),
             rooms: gauge(ROOMS),
             broadcasts: counter(BROADCASTS),
             deliveries: counter(DELIVERIES),

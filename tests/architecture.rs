@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// Module and layer. A file names its own module and lower layers, nothing else.
 const LAYERS: &[(&str, u8)] = &[
     ("env", 0),
+    ("limit", 0),
     ("metrics", 0),
     ("wire", 0),
     ("engine", 1),
@@ -25,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
 /// Files and folders that decide and never wait: no I/O, no clock, no randomness, no `await`.
 const PURE: &[&str] = &[
     "auth.rs",
+    "bus/usage.rs",
     "chat/event.rs",
     "chat/expiry.rs",
     "chat/member.rs",
@@ -37,6 +39,7 @@ const PURE: &[&str] = &[
     "hub/client.rs",
     "hub/order.rs",
     "hub/rooms.rs",
+    "limit.rs",
     "wire/",
 ];
 

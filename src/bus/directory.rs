@@ -10,8 +10,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sharded_slab::Slab;
+
+use super::usage::{MessageRate, Usage, Usages};
 
 /// Shards that a set of shards can hold.
 pub const SHARDS_MAX: u8 = 64;
@@ -27,6 +30,7 @@ pub struct Directory {
     /// The last version given to a change of a user's presence. One for all rooms, so that it grows
     /// even when a room's entry goes and comes again.
     version: AtomicU64,
+    usages: Usages,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +48,7 @@ impl Room {
 }
 
 /// No code panics while it holds one of these locks; and if it did, the process would end.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -56,6 +60,7 @@ impl Directory {
             rooms: Slab::new(),
             names: Mutex::default(),
             version: AtomicU64::new(0),
+            usages: Usages::default(),
         })
     }
 
@@ -222,6 +227,38 @@ impl ShardDirectory {
             }
             is_last
         })
+    }
+
+    /// A socket of the user is there. Until [`ShardDirectory::leave`] the user's usage is kept.
+    #[must_use]
+    pub fn arrive(&self, user: &str) -> Arc<Usage> {
+        self.directory.usages.arrive(user)
+    }
+
+    /// A socket of the user, which arrived, is gone.
+    pub fn leave(&self, user: &str, now: Instant) {
+        self.directory.usages.leave(user, now);
+    }
+
+    /// Takes one message from what the user may send; `Err` is how long to wait.
+    pub fn take_message(
+        &self,
+        usage: &Usage,
+        limit: MessageRate,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        self.directory.usages.take(usage, limit, now)
+    }
+
+    /// How long a user who was refused too often is cut off.
+    #[must_use]
+    pub fn cut_off(&self, user: &str, limit: MessageRate, now: Instant) -> Option<Duration> {
+        self.directory.usages.cut_off(user, limit, now)
+    }
+
+    /// Forgets absent users who have used up nothing. Some shard does it now and then.
+    pub fn sweep(&self, now: Instant) {
+        self.directory.usages.sweep(now);
     }
 
     fn change(

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -121,6 +122,16 @@ impl Failure {
             code,
             message: message.into(),
             retry_after_ms: (code == Code::Unavailable).then_some(RETRY_AFTER_MS),
+        }
+    }
+
+    /// `rate_limited`: there is no room for this before `wait` is over.
+    #[must_use]
+    pub fn rate_limited(message: &'static str, wait: Duration) -> Self {
+        let ms = wait.as_micros().div_ceil(1000);
+        Self {
+            retry_after_ms: Some(u64::try_from(ms).unwrap_or(u64::MAX)),
+            ..Self::new(Code::RateLimited, message)
         }
     }
 

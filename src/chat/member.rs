@@ -3,14 +3,18 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::auth::User;
+use crate::bus::usage::Usage;
 
 /// A connected socket's user and rooms.
 pub(super) struct Member {
     user: RefCell<Rc<User>>,
     expires_wall_ms: Cell<u64>,
     rooms: RefCell<BTreeMap<Box<str>, Coverage>>,
+    /// What the user has used up; there from the CONNECT's answer to the disconnect.
+    usage: RefCell<Option<Arc<Usage>>>,
 }
 
 /// From where on a socket has been sent everything of a room: all messages above this `seq`.
@@ -23,6 +27,7 @@ impl Member {
             expires_wall_ms: Cell::new(end_of(&user, now_wall_ms)),
             user: RefCell::new(Rc::new(user)),
             rooms: RefCell::default(),
+            usage: RefCell::default(),
         }
     }
 
@@ -39,6 +44,18 @@ impl Member {
     /// When the socket is ended unless a fresh token comes.
     pub(super) fn expires_wall_ms(&self) -> u64 {
         self.expires_wall_ms.get()
+    }
+
+    pub(super) fn set_usage(&self, usage: Arc<Usage>) {
+        *self.usage.borrow_mut() = Some(usage);
+    }
+
+    pub(super) fn usage(&self) -> Option<Arc<Usage>> {
+        self.usage.borrow().clone()
+    }
+
+    pub(super) fn take_usage(&self) -> Option<Arc<Usage>> {
+        self.usage.borrow_mut().take()
     }
 
     /// From where on the room is covered, if the socket is in it.

@@ -8,6 +8,7 @@
 mod deadline;
 pub mod event;
 mod expiry;
+mod limit;
 mod member;
 mod reply;
 pub mod rest;
@@ -31,6 +32,7 @@ use self::reply::{Kind, Reply};
 use self::send::Owed;
 use crate::auth::{self, AuthError, Verifier};
 use crate::bus::directory::ShardDirectory;
+use crate::bus::usage::MessageRate;
 use crate::env::Env;
 use crate::hub::{
     App, Args, DisconnectReason, Event, Hub, Missed, Refusal, Socket, SocketId, Spawn, Task,
@@ -53,6 +55,8 @@ pub struct ChatOptions {
     pub room_prefix: Box<str>,
     /// The bound of one connection's unsent output, which a replay must stay well below.
     pub outbox_bytes_max: usize,
+    /// How many messages a user may send; [`Chat::set_message_rate`] changes it.
+    pub message_rate: MessageRate,
 }
 
 /// What the chat of a shard stands on.
@@ -83,6 +87,8 @@ pub struct Chat {
     /// Sends that wait for the store.
     waiting: Rc<Cell<usize>>,
     owed: RefCell<Owed>,
+    message_rate: Cell<MessageRate>,
+    next_sweep: Cell<Instant>,
 }
 
 impl Chat {
@@ -90,6 +96,8 @@ impl Chat {
     #[must_use]
     pub fn new(options: ChatOptions, parts: Parts) -> Rc<Self> {
         Rc::new(Self {
+            message_rate: Cell::new(options.message_rate),
+            next_sweep: Cell::new(parts.env.now()),
             options,
             draining: Cell::new(false),
             expiries: RefCell::default(),
@@ -115,12 +123,13 @@ impl Chat {
     pub fn tick(self: &Rc<Self>, now: Instant) {
         self.deadlines.tick(now);
         self.tell_owed(now);
+        self.sweep_usages(now);
         let wall_ms = self.parts.env.wall_ms();
         for _ in 0..EXPIRED_PER_TICK {
             let due = self.expiries.borrow_mut().pop_due(wall_ms);
             let Some(id) = due else { return };
             if let Some(socket) = self.parts.hub.socket(NAMESPACE, &id) {
-                expire(&socket);
+                dismiss(&socket, &AuthError::Expired.into());
             }
         }
     }
@@ -153,6 +162,7 @@ impl Chat {
         };
         let wall_ms = self.parts.env.wall_ms();
         let user = self.parts.verifier.verify(&token, wall_ms)?;
+        self.check_cut_off(&user.id)?;
         Ok(Member::new(user, wall_ms))
     }
 
@@ -164,6 +174,10 @@ impl Chat {
     ) -> Result<(), Failure> {
         let member = reply.socket().data::<Member>();
         let member = member.ok_or_else(|| Failure::new(Code::Internal, "a socket without user"))?;
+        if kind == Kind::SendMessage {
+            // Before anything else is looked at: this is what a flood may cost.
+            self.take_message(&member)?;
+        }
         if kind != Kind::Authenticate && self.parts.env.wall_ms() >= member.expires_wall_ms() {
             return Err(AuthError::Expired.into());
         }
@@ -228,12 +242,11 @@ fn handshake_token(socket: &Socket) -> Option<Box<str>> {
     }
 }
 
-/// Tells a socket that its token has run out, and ends its connection.
-fn expire(socket: &Socket) {
-    let failure = Failure::from(AuthError::Expired);
+/// Tells a socket why its connection ends, and ends it.
+fn dismiss(socket: &Socket, failure: &Failure) {
     let exception = Exception {
         event: "disconnect",
-        error: &failure,
+        error: failure,
     };
     socket.emit("exception", &Args::one(&exception));
     socket.disconnect(true);
@@ -279,6 +292,8 @@ impl App for Chat {
         if let Some(member) = socket.data::<Member>() {
             let mut expiries = self.expiries.borrow_mut();
             expiries.insert(member.expires_wall_ms(), socket.id());
+            drop(expiries);
+            self.begin_usage(&member);
         }
     }
 
@@ -293,6 +308,9 @@ impl App for Chat {
             let mut reply = Reply::new(socket, kind, ack, self.parts.metrics.clone());
             if let Err(failure) = self.handle(&event, kind, &mut reply).await {
                 reply.fail(&failure);
+                if failure.code == Code::RateLimited {
+                    self.cut_off_if_flooding(reply.socket());
+                }
             }
         })
     }
@@ -305,6 +323,7 @@ impl App for Chat {
         let mut expiries = self.expiries.borrow_mut();
         expiries.remove(member.expires_wall_ms(), id);
         drop(expiries);
+        self.end_usage(&member);
         for room in member.take_rooms() {
             self.exit(&member, &room);
         }

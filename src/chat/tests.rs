@@ -12,9 +12,11 @@ use serde_json::{Value, json};
 use super::{Chat, ChatOptions, Parts};
 use crate::auth::{AuthOptions, Claims, Keys, Verifier, sign};
 use crate::bus::directory::{Directory, ShardDirectory};
+use crate::bus::usage::MessageRate;
 use crate::engine::{self, Engine, Handshake, Key, Transport};
 use crate::env::Env;
 use crate::hub::{self, Hub, Task};
+use crate::limit::Rate;
 use crate::metrics::Metrics;
 use crate::store::memory::MemoryStore;
 use crate::store::{Condition, Cursor, Draft, Page, Store, StoreError, Stored};
@@ -142,6 +144,7 @@ impl World {
         let options = ChatOptions {
             room_prefix: prefix.into(),
             outbox_bytes_max,
+            ..ChatOptions::default()
         };
         let parts = Parts {
             env: env.clone(),
@@ -550,4 +553,85 @@ fn one_user_enters_and_leaves_once() {
     assert_eq!(events(&world.receive(watch), "userLeft"), [] as [Value; 0]);
     world.call(sockets[1], "leaveRoom", &json!({"roomId": "r"}));
     assert_eq!(events(&world.receive(watch), "userLeft"), [notice]);
+}
+
+fn limited(world: &World, burst: u32) {
+    world.chat.set_message_rate(MessageRate {
+        rate: Rate::per_second(10, burst),
+        refusals_max: 10 * burst,
+    });
+}
+
+#[test]
+fn a_user_sends_at_a_rate_over_all_connections() {
+    let world = World::new();
+    limited(&world, 3);
+    let (one, two, other) = (
+        world.client("ada"),
+        world.client("ada"),
+        world.client("bob"),
+    );
+    for key in [one, two, other] {
+        world.join(key);
+    }
+    assert_eq!(world.say(one, "1").expect("an ack")["ok"], true);
+    assert_eq!(world.say(two, "2").expect("an ack")["ok"], true);
+    assert_eq!(world.say(one, "3").expect("an ack")["ok"], true);
+    for key in [one, two] {
+        let refused = world.say(key, "4").expect("an ack");
+        assert_eq!(refused["error"]["code"], "rate_limited");
+        assert_eq!(refused["error"]["retryAfterMs"], 100, "{refused}");
+    }
+    assert_eq!(world.say(other, "5").expect("an ack")["ok"], true);
+    world.env.advance(Duration::from_millis(100));
+    let again = world.say(two, "4").expect("an ack");
+    assert_eq!((&again["ok"], &again["seq"]), (&json!(true), &json!(5)));
+    limited(&world, 0);
+    world.chat.set_message_rate(MessageRate::default());
+    for content in 0..100 {
+        let sent = world.say(one, &content.to_string());
+        assert_eq!(sent.expect("an ack")["ok"], true, "no limit any more");
+    }
+}
+
+#[test]
+fn what_is_malformed_counts_and_an_exception_tells_too() {
+    let world = World::new();
+    limited(&world, 1);
+    let ada = world.client("ada");
+    assert_eq!(
+        code(world.call(ada, "sendMessage", &json!({}))),
+        "invalid_payload"
+    );
+    world.send(ada, r#"2["sendMessage",{}]"#);
+    let exceptions = events(&world.receive(ada), "exception");
+    assert_eq!(exceptions[0]["error"]["code"], "rate_limited");
+    assert_eq!(exceptions[0]["error"]["retryAfterMs"], 100);
+    // Other events have no rate.
+    assert_eq!(world.join(ada).expect("an ack")["ok"], true);
+}
+
+#[test]
+fn who_goes_on_regardless_is_cut_off_for_a_while() {
+    let world = World::new();
+    limited(&world, 2);
+    let (ada, second) = (world.client("ada"), world.client("ada"));
+    for content in 0..22 {
+        let outcome = world.say(ada, &content.to_string());
+        assert!(outcome.is_some(), "answered to the last");
+        world.receive(second);
+    }
+    assert!(world.engine.closing(ada).is_some() || !world.engine.is_open(ada));
+    assert!(world.engine.is_open(second), "it did not do it");
+    let token = world.token("ada", 3600);
+    let key = world.open();
+    world.send(key, &format!("0{}", json!({"token": token})));
+    let answer = world.receive(key).concat();
+    let (_, refusal) = answer.split_once("44").expect("a refusal");
+    let refusal: Value = serde_json::from_str(refusal).expect("JSON");
+    assert_eq!(refusal["data"]["code"], "rate_limited");
+    assert_eq!(refusal["data"]["retryAfterMs"], 10_000);
+    world.client("bob");
+    world.pass(Duration::from_secs(10));
+    world.client("ada");
 }

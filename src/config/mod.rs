@@ -49,6 +49,9 @@ pub enum LogFormat {
     Pretty,
 }
 
+/// The highest rate and burst that can be set.
+const RATE_MAX: u32 = 1_000_000;
+
 /// What a wrong setting is called, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -129,6 +132,10 @@ pub struct Config {
     pub max_payload_bytes: usize,
     /// Unsent output of one connection.
     pub outbox_bytes_max: usize,
+    /// Messages of one user a second; 0: no limit.
+    pub rate_messages_per_second: u32,
+    /// Messages of one user at once.
+    pub rate_burst: u32,
     /// Where `/metrics` is served; `None`: nowhere.
     pub metrics_addr: Option<SocketAddr>,
     /// Whether somebody asked for that address: only then is it an error when it is taken.
@@ -281,6 +288,10 @@ impl Values {
             outbox_bytes_max: self.get("OUTBOX_BYTES_MAX", 1_048_576, |text| {
                 v::number(text, 65_536, 1 << 30)
             }),
+            rate_messages_per_second: self.get("RATE_MESSAGES_PER_SECOND", 20, |text| {
+                v::number(text, 0, RATE_MAX)
+            }),
+            rate_burst: self.get("RATE_BURST", 40, |text| v::number(text, 1, RATE_MAX)),
             metrics_addr: self.get("METRICS_ADDR", metrics_addr, v::address),
             metrics_required: self.found.contains_key("METRICS_ADDR"),
             log_level: self.get("LOG_LEVEL", "info".into(), v::log_level),

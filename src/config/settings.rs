@@ -115,6 +115,16 @@ pub const SETTINGS: &[Setting] = &[
         "Unsent output of one connection; over it, it is closed.",
     ),
     plain(
+        "RATE_MESSAGES_PER_SECOND",
+        "20",
+        "Messages that a user may send on average, over all connections to this process; 0: no limit.",
+    ),
+    plain(
+        "RATE_BURST",
+        "40",
+        "Messages that a user may send at once; after ten times as many refusals within 10 s the user is cut off.",
+    ),
+    plain(
         "METRICS_ADDR",
         "127.0.0.1:9464",
         "Address and port of /metrics and a /health of its own; none turns it off.",
@@ -152,8 +162,6 @@ pub const LATER: &[Later] = &[
     later("PROXY_PROTOCOL_ADDR", "the PROXY protocol"),
     later("TRUST_PROXY", "client addresses from a proxy"),
     later("REQUIRE_HTTPS", "refusing plain HTTP behind a proxy"),
-    later("RATE_MESSAGES_PER_SECOND", "rate limits"),
-    later("RATE_BURST", "rate limits"),
     later("RATE_HTTP_PER_SECOND", "rate limits"),
     later("RATE_CONNECTIONS_PER_SECOND", "rate limits"),
     later("MAX_CONNECTIONS_PER_IP", "limits by address"),

@@ -117,7 +117,6 @@ fn every_wrong_value_is_named() {
 fn a_later_feature_may_be_turned_off() {
     let off = [
         ("REDIS_URL", ""),
-        ("RATE_BURST", "0"),
         ("TRUST_PROXY", "none"),
         ("REQUIRE_HTTPS", "false"),
     ];

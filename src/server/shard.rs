@@ -12,12 +12,14 @@ use super::store_state;
 use super::stores::OpenStore;
 use crate::auth::{AuthOptions, Verifier};
 use crate::bus::mesh::Seat;
+use crate::bus::usage::MessageRate;
 use crate::chat::rest::Rest;
 use crate::chat::{self, Chat, ChatOptions};
 use crate::config::Config;
 use crate::engine::{self, Engine};
 use crate::env::Env;
 use crate::hub::{self, Hub};
+use crate::limit::Rate;
 use crate::metrics::Metrics;
 use crate::net::{self, Cors, Handoffs, Mount, Site, Transports};
 use crate::store::{SharedStore, postgres};
@@ -28,6 +30,8 @@ const TICK_MAX: Duration = Duration::from_millis(100);
 const SENDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a shard says how the store is.
 const STORE_LOOK: Duration = Duration::from_millis(250);
+/// So many times a user's burst may be refused before the user is cut off.
+const REFUSALS_PER_BURST: u32 = 10;
 /// An upgrade that is not finished by then is given up.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -75,6 +79,7 @@ pub(super) async fn serve(parts: Parts) {
         ChatOptions {
             room_prefix: parts.all.config.room_prefix.clone(),
             outbox_bytes_max: parts.all.config.outbox_bytes_max,
+            message_rate: message_rate(&parts.all.config),
         },
         chat::Parts {
             env: env.clone(),
@@ -196,6 +201,13 @@ fn engine_options(parts: &Parts) -> engine::Options {
         outbox_bytes_max: config.outbox_bytes_max,
         host: parts.all.host,
         shard: parts.index,
+    }
+}
+
+fn message_rate(config: &Config) -> MessageRate {
+    MessageRate {
+        rate: Rate::per_second(config.rate_messages_per_second, config.rate_burst),
+        refusals_max: config.rate_burst.saturating_mul(REFUSALS_PER_BURST),
     }
 }
 

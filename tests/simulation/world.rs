@@ -175,6 +175,7 @@ impl World {
         let options = ChatOptions {
             room_prefix: "".into(),
             outbox_bytes_max,
+            ..ChatOptions::default()
         };
         let parts = Parts {
             env,

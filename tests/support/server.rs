@@ -57,6 +57,8 @@ impl Server {
                 format!("sqlite:{}", folder.join("chat.db").display()),
             )
             .env("JWT_SECRET", format!("{SECRET},{OLD_SECRET}"))
+            // Most tests send as fast as they can.
+            .env("RATE_MESSAGES_PER_SECOND", "0")
             .env("METRICS_ADDR", metrics.to_string())
             .envs(settings.iter().copied())
             .stdin(Stdio::null())

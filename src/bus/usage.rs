@@ -1,0 +1,305 @@
+//! What each user has used up in this process, over all shards and connections.
+//!
+//! A user has one entry from the first socket on. It outlives the last one until it is as good as new,
+//! so that coming back does not refill a bucket; then it goes. Entries lie in parts with a lock each,
+//! taken when a socket comes or goes; taking a token is one atomic and no lock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::directory::lock;
+use crate::limit::{Bucket, Rate};
+
+/// Parts, by a hash of the user's id.
+const PARTS: usize = 16;
+/// Absent users of one part whose entries are kept; of more the oldest goes, and with it what its
+/// user had used up.
+const ABSENT_MAX: usize = 4_096;
+/// For so long refusals are counted together.
+pub const REFUSALS_WINDOW: Duration = Duration::from_secs(10);
+
+/// How many messages a user may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MessageRate {
+    /// Messages.
+    pub rate: Rate,
+    /// Refusals within [`REFUSALS_WINDOW`] after which the user is cut off until it ends.
+    pub refusals_max: u32,
+}
+
+/// The users of a process.
+#[derive(Debug, Default)]
+pub(super) struct Usages {
+    parts: [Mutex<Part>; PARTS],
+    /// What times are counted from: the first one that anybody brought.
+    epoch: OnceLock<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Part {
+    users: BTreeMap<Box<str>, Entry>,
+    /// Users whose last socket has gone, the longest absent first; some may have come back.
+    absent: VecDeque<Box<str>>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    usage: Arc<Usage>,
+    sockets: u32,
+    /// Whether the user stands among the absent.
+    is_noted: bool,
+}
+
+/// What one user has used up.
+#[derive(Debug, Default)]
+pub struct Usage {
+    messages: Bucket,
+    /// The begin of the window in milliseconds, and in the low bits how many refusals it has seen.
+    refusals: AtomicU64,
+}
+
+const COUNT_BITS: u32 = 20;
+const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+
+impl Usage {
+    /// Takes one message.
+    fn take(&self, limit: MessageRate, now: Duration) -> Result<(), Duration> {
+        self.messages.take(limit.rate, nanoseconds(now))
+    }
+
+    /// Counts a refusal.
+    fn refused(&self, now: Duration) {
+        let now_ms = milliseconds(now);
+        let count = |known: u64| {
+            let (begin, count) = (known >> COUNT_BITS, known & COUNT_MAX);
+            let is_over = now_ms >= begin + milliseconds(REFUSALS_WINDOW);
+            Some(if count == 0 || is_over {
+                (now_ms << COUNT_BITS) | 1
+            } else {
+                (begin << COUNT_BITS) | (count + 1).min(COUNT_MAX)
+            })
+        };
+        let _ = self
+            .refusals
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
+    }
+
+    /// How long the user is cut off.
+    fn cut_off(&self, limit: MessageRate, now: Duration) -> Option<Duration> {
+        if limit.rate.is_unlimited() {
+            return None;
+        }
+        let known = self.refusals.load(Ordering::Relaxed);
+        let end = Duration::from_millis(known >> COUNT_BITS) + REFUSALS_WINDOW;
+        let is_over = known & COUNT_MAX < u64::from(limit.refusals_max);
+        end.checked_sub(now)
+            .filter(|wait| !is_over && !wait.is_zero())
+    }
+
+    fn is_as_new(&self, now: Duration) -> bool {
+        let known = self.refusals.load(Ordering::Relaxed);
+        let window = Duration::from_millis(known >> COUNT_BITS) + REFUSALS_WINDOW;
+        self.messages.is_full(nanoseconds(now)) && (known & COUNT_MAX == 0 || window <= now)
+    }
+}
+
+impl Usages {
+    fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(*self.epoch.get_or_init(|| now))
+    }
+
+    fn part(&self, user: &str) -> &Mutex<Part> {
+        // FNV-1a. Whoever chooses ids so that they meet in one part shares a lock, no more.
+        let hash = user.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let part = hash % PARTS as u64;
+        &self.parts[usize::try_from(part).expect("a small number")]
+    }
+
+    pub(super) fn arrive(&self, user: &str) -> Arc<Usage> {
+        let mut part = lock(self.part(user));
+        let entry = match part.users.get_mut(user) {
+            Some(entry) => entry,
+            None => part.users.entry(user.into()).or_default(),
+        };
+        entry.sockets += 1;
+        entry.usage.clone()
+    }
+
+    pub(super) fn leave(&self, user: &str, now: Instant) {
+        let now = self.elapsed(now);
+        let mut part = lock(self.part(user));
+        let Some(entry) = part.users.get_mut(user) else {
+            return;
+        };
+        entry.sockets = entry.sockets.saturating_sub(1);
+        if entry.sockets == 0 && !entry.is_noted {
+            if entry.usage.is_as_new(now) {
+                part.users.remove(user);
+            } else {
+                entry.is_noted = true;
+                part.absent.push_back(user.into());
+            }
+        }
+        part.sweep(now);
+    }
+
+    pub(super) fn sweep(&self, now: Instant) {
+        let now = self.elapsed(now);
+        for part in &self.parts {
+            lock(part).sweep(now);
+        }
+    }
+
+    pub(super) fn take(
+        &self,
+        usage: &Usage,
+        limit: MessageRate,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        if limit.rate.is_unlimited() {
+            return Ok(());
+        }
+        let now = self.elapsed(now);
+        usage.take(limit, now).inspect_err(|_| usage.refused(now))
+    }
+
+    pub(super) fn cut_off(&self, user: &str, limit: MessageRate, now: Instant) -> Option<Duration> {
+        let now = self.elapsed(now);
+        let part = lock(self.part(user));
+        part.users.get(user)?.usage.cut_off(limit, now)
+    }
+}
+
+impl Part {
+    /// Lets go of absent users that are as good as new, and of those who are too many.
+    fn sweep(&mut self, now: Duration) {
+        while let Some(user) = self.absent.front() {
+            let is_one_too_many = self.absent.len() > ABSENT_MAX;
+            match self.users.get_mut(user) {
+                Some(entry) if entry.sockets > 0 => entry.is_noted = false,
+                Some(entry) if !is_one_too_many && !entry.usage.is_as_new(now) => return,
+                _ => {
+                    self.users.remove(user);
+                }
+            }
+            self.absent.pop_front();
+        }
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Usages {
+        fn count(&self) -> usize {
+            self.parts.iter().map(|part| lock(part).users.len()).sum()
+        }
+    }
+
+    const LIMIT: MessageRate = MessageRate {
+        rate: Rate::UNLIMITED,
+        refusals_max: 5,
+    };
+
+    fn limit() -> MessageRate {
+        MessageRate {
+            rate: Rate::per_second(10, 2),
+            ..LIMIT
+        }
+    }
+
+    #[test]
+    fn sockets_of_one_user_share_and_other_users_do_not() {
+        let (usages, now) = (Usages::default(), Instant::now());
+        let (one, two, other) = (usages.arrive("a"), usages.arrive("a"), usages.arrive("b"));
+        assert!(usages.take(&one, limit(), now).is_ok());
+        assert!(usages.take(&two, limit(), now).is_ok());
+        let wait = usages.take(&one, limit(), now);
+        assert_eq!(wait, Err(Duration::from_millis(100)));
+        assert!(usages.take(&other, limit(), now).is_ok());
+        assert!(usages.take(&one, LIMIT, now).is_ok(), "no limit");
+    }
+
+    #[test]
+    fn an_absent_user_is_kept_until_the_bucket_is_full() {
+        let (usages, now) = (Usages::default(), Instant::now());
+        let one = usages.arrive("a");
+        let _ = usages.arrive("a");
+        assert!(usages.take(&one, limit(), now).is_ok());
+        usages.leave("a", now);
+        usages.leave("a", now);
+        usages.leave("never came", now);
+        assert_eq!(usages.count(), 1);
+        let again = usages.arrive("a");
+        assert!(usages.take(&again, limit(), now).is_ok());
+        assert!(usages.take(&again, limit(), now).is_err(), "not refilled");
+        usages.leave("a", now);
+        usages.sweep(now + Duration::from_secs(1));
+        assert_eq!(usages.count(), 1, "its refusals still count");
+        usages.sweep(now + REFUSALS_WINDOW);
+        assert_eq!(usages.count(), 0);
+        assert!(usages.parts.iter().all(|part| lock(part).absent.is_empty()));
+    }
+
+    #[test]
+    fn who_is_there_is_not_swept_and_who_used_nothing_goes_at_once() {
+        let (usages, now) = (Usages::default(), Instant::now());
+        let _ = usages.arrive("stays");
+        let _ = usages.arrive("quiet");
+        usages.leave("quiet", now);
+        assert_eq!(usages.count(), 1);
+        usages.sweep(now + Duration::from_hours(1));
+        assert_eq!(usages.count(), 1);
+    }
+
+    #[test]
+    fn absent_users_are_bounded() {
+        let (usages, now) = (Usages::default(), Instant::now());
+        for number in 0..PARTS * ABSENT_MAX * 2 {
+            let user = number.to_string();
+            let usage = usages.arrive(&user);
+            assert!(usages.take(&usage, limit(), now).is_ok());
+            usages.leave(&user, now);
+        }
+        let most = PARTS * (ABSENT_MAX + 1);
+        assert!(usages.count() <= most, "{} users", usages.count());
+        usages.sweep(now + REFUSALS_WINDOW);
+        assert_eq!(usages.count(), 0);
+    }
+
+    #[test]
+    fn too_many_refusals_cut_a_user_off_until_the_window_ends() {
+        let (usages, now) = (Usages::default(), Instant::now());
+        let usage = usages.arrive("a");
+        let later = now + Duration::from_millis(50);
+        let _ = usages.elapsed(now);
+        for _ in 0..6 {
+            let _ = usages.take(&usage, limit(), now);
+            assert_eq!(usages.cut_off("a", limit(), later), None);
+        }
+        assert!(usages.take(&usage, limit(), later).is_err(), "the fifth");
+        let left = Duration::from_millis(9_950);
+        assert_eq!(usages.cut_off("a", limit(), later), Some(left));
+        assert_eq!(usages.cut_off("a", LIMIT, later), None, "no limit");
+        assert_eq!(usages.cut_off("b", limit(), later), None);
+        let end = now + REFUSALS_WINDOW;
+        assert_eq!(usages.cut_off("a", limit(), end), None);
+        for _ in 0..3 {
+            let _ = usages.take(&usage, limit(), end);
+        }
+        assert_eq!(usages.cut_off("a", limit(), end), None, "counted anew");
+    }
+}

@@ -1,0 +1,192 @@
+//! How often something may happen.
+//!
+//! A bucket of tokens that refills evenly, kept as one number: the time at which it will be full again
+//! (the *generic cell rate algorithm*, ITU-T I.371). So a bucket costs eight bytes, is taken from with
+//! one atomic exchange by any number of threads, and needs no timer. Time is an argument, in
+//! nanoseconds since whatever the caller counts from.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// So many a second on average, and so many at once after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rate {
+    /// Between two, on average; 0: no limit.
+    interval_ns: u64,
+    burst: u32,
+}
+
+impl Rate {
+    /// No limit; what [`Rate::default`] is too.
+    pub const UNLIMITED: Self = Self {
+        interval_ns: 0,
+        burst: 0,
+    };
+
+    /// `count` a second, `burst` at once, at least one. A `count` of 0 is no limit.
+    #[must_use]
+    pub fn per_second(count: u32, burst: u32) -> Self {
+        let Some(interval_ns) = SECOND_NS.checked_div(count.into()) else {
+            return Self::UNLIMITED;
+        };
+        Self {
+            interval_ns: interval_ns.max(1),
+            burst: burst.max(1),
+        }
+    }
+
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn is_unlimited(self) -> bool {
+        self.interval_ns == 0
+    }
+
+    /// Takes one from a bucket that is full at `full_ns`, and gives the time at which it then is.
+    /// `Err` is how long to wait for the next one; nothing is taken then.
+    pub fn take(self, full_ns: u64, now_ns: u64) -> Result<u64, Duration> {
+        if self.is_unlimited() {
+            return Ok(full_ns);
+        }
+        let missing = full_ns.saturating_sub(now_ns);
+        let most = self.interval_ns.saturating_mul(u64::from(self.burst - 1));
+        if missing > most {
+            return Err(Duration::from_nanos(missing - most));
+        }
+        Ok(now_ns.saturating_add(missing + self.interval_ns))
+    }
+}
+
+/// A bucket that many threads take from. Full at first.
+#[derive(Debug, Default)]
+pub struct Bucket {
+    full_ns: AtomicU64,
+}
+
+impl Bucket {
+    /// Takes one at this rate; see [`Rate::take`].
+    pub fn take(&self, rate: Rate, now_ns: u64) -> Result<(), Duration> {
+        let mut known = self.full_ns.load(Ordering::Relaxed);
+        loop {
+            let full_ns = rate.take(known, now_ns)?;
+            let exchanged = self.full_ns.compare_exchange_weak(
+                known,
+                full_ns,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            match exchanged {
+                Ok(_) => return Ok(()),
+                Err(other) => known = other,
+            }
+        }
+    }
+
+    /// Whether nothing is missing, so that a new bucket is as good.
+    pub fn is_full(&self, now_ns: u64) -> bool {
+        self.full_ns.load(Ordering::Relaxed) <= now_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The same bucket as people draw it: tokens, in parts of `interval_ns`, that drop in evenly.
+    struct Drawn {
+        tokens_ns: u64,
+        at_ns: u64,
+    }
+
+    impl Drawn {
+        fn take(&mut self, rate: Rate, now_ns: u64) -> bool {
+            let most = rate.interval_ns * u64::from(rate.burst);
+            self.tokens_ns = most.min(self.tokens_ns + (now_ns - self.at_ns));
+            self.at_ns = now_ns;
+            let has_one = self.tokens_ns >= rate.interval_ns;
+            if has_one {
+                self.tokens_ns -= rate.interval_ns;
+            }
+            has_one
+        }
+    }
+
+    #[test]
+    fn a_burst_passes_then_the_rate_holds() {
+        let rate = Rate::per_second(20, 40);
+        let bucket = Bucket::default();
+        let start = 7 * SECOND_NS;
+        for _ in 0..40 {
+            assert_eq!(bucket.take(rate, start), Ok(()));
+        }
+        let wait = Duration::from_millis(50);
+        assert_eq!(bucket.take(rate, start), Err(wait));
+        assert_eq!(
+            bucket.take(rate, start),
+            Err(wait),
+            "a refusal costs nothing"
+        );
+        assert_eq!(bucket.take(rate, start + 50_000_000), Ok(()));
+        assert!(!bucket.is_full(start + 2 * SECOND_NS));
+        assert!(bucket.is_full(start + 2 * SECOND_NS + 50_000_000));
+    }
+
+    #[test]
+    fn zero_is_no_limit_and_the_least_burst_is_one() {
+        let bucket = Bucket::default();
+        for _ in 0..1000 {
+            assert_eq!(bucket.take(Rate::per_second(0, 5), 0), Ok(()));
+        }
+        assert!(bucket.is_full(0));
+        let rate = Rate::per_second(1, 0);
+        assert_eq!(bucket.take(rate, 0), Ok(()));
+        assert_eq!(bucket.take(rate, 0), Err(Duration::from_secs(1)));
+        assert!(Rate::default().is_unlimited());
+    }
+
+    #[test]
+    fn threads_share_a_bucket_to_the_last_token() {
+        let (bucket, rate) = (Bucket::default(), Rate::per_second(1, 1000));
+        let taken: usize = std::thread::scope(|scope| {
+            let take = || (0..1000).filter(|_| bucket.take(rate, 5).is_ok()).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().map(|t| t.join().expect("counts")).sum()
+        });
+        assert_eq!(taken, 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_the_bucket_that_people_draw(
+            count in 1_u32..2000,
+            burst in 1_u32..50,
+            steps in proptest::collection::vec(0_u64..200_000_000, 1..200),
+        ) {
+            let rate = Rate::per_second(count, burst);
+            let bucket = Bucket::default();
+            let mut now = SECOND_NS;
+            let mut drawn = Drawn { tokens_ns: u64::MAX / 2, at_ns: now };
+            for step in steps {
+                now += step;
+                let taken = bucket.take(rate, now);
+                prop_assert_eq!(taken.is_ok(), drawn.take(rate, now));
+                if let Err(wait) = taken {
+                    let wait = u64::try_from(wait.as_nanos()).expect("seconds");
+                    // Right when it says, and not a moment earlier.
+                    prop_assert!(rate.take(bucket.full_ns.load(Ordering::Relaxed), now + wait - 1).is_err());
+                    prop_assert!(rate.take(bucket.full_ns.load(Ordering::Relaxed), now + wait).is_ok());
+                }
+            }
+        }
+
+        #[test]
+        fn no_time_and_no_rate_makes_it_overflow(
+            full in any::<u64>(), now in any::<u64>(), count in any::<u32>(), burst in any::<u32>(),
+        ) {
+            let _ = Rate::per_second(count, burst).take(full, now);
+        }
+    }
+}
