@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::auth::{self, AuthOptions, Claims, Keys, Verifier};
-use crate::config::args::{self, Command, Invocation};
+use crate::config::args::{self, Bench, Command, Invocation};
 use crate::config::{Config, Database, Inputs, Vars, settings};
+use crate::load;
 use crate::server::{self, ServerError, demo, probe};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
@@ -54,6 +55,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::ConfigCheck | Command::ConfigDoc => say(&checked(&config)),
         Command::ConfigPrint => say(&printed(&config)),
         Command::Migrate { dry_run } => migrate(&config, dry_run),
+        Command::Bench(bench) => drive(&config, &bench),
     }
 }
 
@@ -241,6 +243,29 @@ fn migrate(config: &Config, dry_run: bool) -> u8 {
             complain(&format!(
                 "The database {database} cannot be brought up to date: {error}"
             ));
+            FAILURE
+        }
+    }
+}
+
+/// Drives a running server.
+fn drive(config: &Config, bench: &Bench) -> u8 {
+    let driven = auth_options(config)
+        .map_err(load::LoadError::from)
+        .and_then(|auth| {
+            let pid = bench.numbers.get("pid");
+            let target = load::Target {
+                address: load::address(&bench.url)?,
+                auth,
+                pid: pid.and_then(|pid| u32::try_from(*pid).ok()),
+                now_seconds: now_wall_ms() / 1000,
+            };
+            load::named::run(&target, &bench.scenario, &bench.numbers)
+        });
+    match driven {
+        Ok(report) => say(&report.to_string()),
+        Err(error) => {
+            complain(&format!("The load could not be driven: {error}"));
             FAILURE
         }
     }

@@ -23,5 +23,6 @@ pub mod net;
 
 pub mod commands;
 pub mod config;
+pub mod load;
 pub mod log;
 pub mod server;

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("net", 4),
     ("commands", 5),
     ("config", 5),
+    ("load", 5),
     ("log", 5),
     ("server", 5),
 ];
@@ -40,6 +41,8 @@ const PURE: &[&str] = &[
     "hub/order.rs",
     "hub/rooms.rs",
     "limit.rs",
+    "load/frames.rs",
+    "load/ledger.rs",
     "wire/",
 ];
 

@@ -1,5 +1,6 @@
 //! The command line: which command, and settings as flags.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,7 +38,52 @@ pub enum Command {
         /// Only say what would be done.
         dry_run: bool,
     },
+    /// Drive a running server and print what came of it.
+    Bench(Bench),
 }
+
+/// What `bench` is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bench {
+    /// Where the server listens: `http://HOST:PORT`.
+    pub url: String,
+    /// Which load.
+    pub scenario: String,
+    /// What differs from the scenario's own numbers, by name.
+    pub numbers: BTreeMap<String, u64>,
+}
+
+/// The loads of `bench`.
+pub const SCENARIOS: [&str; 9] = [
+    "idle",
+    "handshake",
+    "fanout",
+    "rooms",
+    "stored",
+    "health",
+    "history",
+    "churn",
+    "polling",
+];
+
+/// The numbers of `bench`, with what they are.
+const BENCH_NUMBERS: [(&str, &str); 6] = [
+    (
+        "connections",
+        "Connections, or how often a short life is lived",
+    ),
+    ("rooms", "Rooms; when idle, those of each connection"),
+    ("members", "Members of a room"),
+    (
+        "rate",
+        "Messages a second over all rooms; without it as many as are delivered",
+    ),
+    ("seconds", "How long is measured"),
+    (
+        "pid",
+        "The server's process on this machine, for its CPU and memory",
+    ),
+];
 
 /// The command line, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +110,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, cla
             Some("doc") => Command::ConfigDoc,
             _ => Command::ConfigCheck,
         },
+        Some(("bench", bench)) => bench_command(bench),
         Some((_, migrate)) => Command::Migrate {
             dry_run: migrate.get_flag("dry-run"),
         },
@@ -90,6 +137,19 @@ fn token_command(token: &ArgMatches) -> Command {
             .copied()
             .unwrap_or(Duration::from_hours(1)),
     }
+}
+
+fn bench_command(bench: &ArgMatches) -> Command {
+    let text = |name| bench.get_one::<String>(name).cloned().unwrap_or_default();
+    let numbers = BENCH_NUMBERS.iter().filter_map(|(name, _)| {
+        let number = bench.get_one::<u64>(name)?;
+        Some(((*name).to_owned(), *number))
+    });
+    Command::Bench(Bench {
+        url: text("url"),
+        scenario: text("scenario"),
+        numbers: numbers.collect(),
+    })
 }
 
 fn gather(matches: &ArgMatches, flags: &mut Vars, config: &mut Option<PathBuf>) {
@@ -128,6 +188,7 @@ pub fn command_line() -> Clap {
         )
         .subcommand(Clap::new("serve").about("Run the server (what happens without a command)"))
         .subcommand(token())
+        .subcommand(bench())
         .subcommand(
             Clap::new("config")
                 .about("Look at the settings")
@@ -177,6 +238,32 @@ fn flag(name: String, help: String, default: &str) -> Arg {
         .global(true)
         .help_heading("Settings")
         .help(help)
+}
+
+fn bench() -> Clap {
+    let bench = Clap::new("bench")
+        .about("Drive a running server, check every delivery, and print figures as JSON")
+        .arg(
+            Arg::new("url")
+                .value_name("URL")
+                .required(true)
+                .help("Where it listens: http://HOST:PORT. Its JWT_SECRET must be ours, too"),
+        )
+        .arg(
+            Arg::new("scenario")
+                .value_name("SCENARIO")
+                .required(true)
+                .value_parser(SCENARIOS)
+                .help("Which load"),
+        );
+    let number = |(name, help): (&'static str, &'static str)| {
+        Arg::new(name)
+            .long(name)
+            .value_name("N")
+            .value_parser(clap::value_parser!(u64))
+            .help(help)
+    };
+    bench.args(BENCH_NUMBERS.map(number))
 }
 
 fn token() -> Clap {

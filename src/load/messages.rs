@@ -1,0 +1,331 @@
+//! Messages to rooms: as fast as they are delivered, at a rate, or each with its ack.
+
+use std::time::{Duration, Instant};
+
+use super::frames::{Finder, Message};
+use super::ledger::Ledger;
+use super::swarm::Heard;
+use super::{Load, LoadError, PATIENCE, Pace, Report, Samples, server};
+
+/// Bytes of a message's content.
+pub(super) const CONTENT_BYTES: usize = 100;
+/// Load before the measured period.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Scheduled moments of so many messages are remembered.
+const MOMENTS: usize = 1 << 16;
+
+/// What is counted while messages are on their way.
+struct Count {
+    ledger: Ledger,
+    finder: Finder,
+    /// By connection: which receiver it is.
+    receivers: Vec<usize>,
+    members: usize,
+    delivered: u64,
+    samples: Samples,
+    measuring: bool,
+    failure: Option<String>,
+}
+
+impl Count {
+    fn new(numbers: &[usize], members: usize, senders: usize) -> Self {
+        let mut receivers = vec![0; numbers.iter().max().map_or(0, |most| most + 1)];
+        for (receiver, number) in numbers.iter().enumerate() {
+            receivers[*number] = receiver;
+        }
+        Self {
+            ledger: Ledger::new(numbers.len(), senders),
+            finder: Finder::default(),
+            receivers,
+            members,
+            delivered: 0,
+            samples: Samples::default(),
+            measuring: false,
+            failure: None,
+        }
+    }
+
+    /// Takes what a connection heard; the room and number of a delivery that was still owed.
+    fn hear(&mut self, number: usize, heard: Heard<'_>) -> Option<(usize, u32)> {
+        match heard {
+            Heard::Text(text) => {
+                let (sender, message) = self.finder.find(text)?;
+                let receiver = self.receivers[number];
+                let owed = self.ledger.receive(receiver, sender, message);
+                self.delivered += u64::from(owed);
+                owed.then_some((receiver / self.members, message))
+            }
+            Heard::Closed => {
+                self.failure = Some("closed a connection".to_owned());
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One room's sender.
+struct Sender {
+    number: usize,
+    message: Message,
+    sent: u32,
+    delivered: u64,
+    /// When each of the last messages was scheduled.
+    moments: Vec<Instant>,
+}
+
+impl Sender {
+    fn next(&mut self, at: Instant) -> &[u8] {
+        self.sent += 1;
+        let place = self.sent as usize % self.moments.len();
+        self.moments[place] = at;
+        self.message.numbered(self.sent)
+    }
+}
+
+fn room_of(room: usize) -> String {
+    format!("bench-{room}")
+}
+
+impl Load<'_> {
+    pub(super) fn messages(
+        &mut self,
+        (rooms, members): (usize, usize),
+        pace: Pace,
+        period: Duration,
+    ) -> Result<Report, LoadError> {
+        let numbers = self.sockets(rooms * members, |user| vec![room_of(user / members)])?;
+        self.rest(WARM_UP)?;
+        let mut count = Count::new(&numbers, members, 1);
+        let now = Instant::now();
+        let moments = (MOMENTS / rooms).max(256);
+        let mut senders: Vec<Sender> = (0..rooms)
+            .map(|room| Sender {
+                number: numbers[room * members],
+                message: Message::new(&room_of(room), 0, CONTENT_BYTES, false),
+                sent: 0,
+                delivered: 0,
+                moments: vec![now; moments],
+            })
+            .collect();
+        let start = Instant::now();
+        let mut opened = None;
+        let mut scheduled = 0_u64;
+        let end = start + WARM_UP + period;
+        loop {
+            let now = Instant::now();
+            if opened.is_none() && now >= start + WARM_UP {
+                opened = Some((now, self.cpu()?, count.delivered, total(&senders)));
+                count.measuring = true;
+            }
+            if now >= end {
+                break;
+            }
+            let wait = match pace {
+                Pace::Window(window) => {
+                    self.fill_windows(
+                        &mut senders,
+                        (window * members) as u64,
+                        members as u64,
+                        now,
+                    )?;
+                    Duration::from_millis(5)
+                }
+                Pace::Rate(rate) => {
+                    let due = |n: u64| start + Duration::from_secs_f64(float(n) / rate);
+                    while due(scheduled) <= now {
+                        let at = due(scheduled);
+                        let sender = &mut senders[usize::try_from(scheduled).unwrap_or(0) % rooms];
+                        scheduled += 1;
+                        let number = sender.number;
+                        self.swarm.send(number, sender.next(at))?;
+                    }
+                    due(scheduled).saturating_duration_since(Instant::now())
+                }
+            };
+            self.take_turn(&mut senders, &mut count, wait)?;
+        }
+        let (begin, cpu, delivered, messages) =
+            opened.ok_or_else(|| server("was measured for no time"))?;
+        let mut report = Report {
+            seconds: begin.elapsed().as_secs_f64(),
+            units: count.delivered - delivered,
+            messages: total(&senders) - messages,
+            cpu_seconds: self.cpu_since(cpu)?,
+            ..Report::default()
+        };
+        // What is still on its way belongs to the check, not to the figures.
+        count.measuring = false;
+        let deadline = Instant::now() + PATIENCE;
+        while count.delivered < total(&senders) * members as u64 && Instant::now() < deadline {
+            self.take_turn(&mut senders, &mut count, Duration::from_millis(10))?;
+        }
+        report.faults = count
+            .ledger
+            .close(|receiver, _| senders[receiver / members].sent);
+        report.samples = count.samples;
+        Ok(report)
+    }
+
+    fn fill_windows(
+        &mut self,
+        senders: &mut [Sender],
+        window: u64,
+        members: u64,
+        now: Instant,
+    ) -> Result<(), LoadError> {
+        for sender in senders {
+            let number = sender.number;
+            while u64::from(sender.sent) * members < sender.delivered + window
+                && self.swarm.is_flushed(number)
+            {
+                self.swarm.send(number, sender.next(now))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_turn(
+        &mut self,
+        senders: &mut [Sender],
+        count: &mut Count,
+        wait: Duration,
+    ) -> Result<(), LoadError> {
+        self.swarm.turn(wait, |number, _, heard| {
+            if let Some((room, message)) = count.hear(number, heard) {
+                let sender = &mut senders[room];
+                sender.delivered += 1;
+                if count.measuring {
+                    let place = message as usize % sender.moments.len();
+                    count.samples.push(sender.moments[place].elapsed());
+                }
+            }
+        })?;
+        match count.failure.take() {
+            Some(failure) => Err(server(failure)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn stored(
+        &mut self,
+        (rooms, members): (usize, usize),
+        period: Duration,
+    ) -> Result<Report, LoadError> {
+        let total = rooms * members;
+        let numbers = self.sockets(total, |user| vec![room_of(user / members)])?;
+        let mut count = Count::new(&numbers, members, members);
+        let mut messages: Vec<Message> = (0..total)
+            .map(|user| {
+                Message::new(
+                    &room_of(user / members),
+                    user % members,
+                    CONTENT_BYTES,
+                    true,
+                )
+            })
+            .collect();
+        let mut sent = vec![(0_u32, Instant::now()); total];
+        let mut acked = 0_u64;
+        let start = Instant::now();
+        for user in 0..total {
+            sent[user] = (1, Instant::now());
+            self.swarm.send(numbers[user], messages[user].numbered(1))?;
+        }
+        let mut opened = None;
+        let mut report = Report::default();
+        let mut last = Instant::now();
+        // Then the last acks and deliveries are awaited.
+        loop {
+            let now = Instant::now();
+            if opened.is_none() && now >= start + WARM_UP {
+                opened = Some((now, self.cpu()?, acked));
+                count.measuring = true;
+            }
+            if let Some((begin, cpu, before)) = opened
+                && now >= begin + period
+                && count.measuring
+            {
+                count.measuring = false;
+                report.seconds = begin.elapsed().as_secs_f64();
+                report.units = acked - before;
+                report.messages = report.units;
+                report.cpu_seconds = self.cpu_since(cpu)?;
+            }
+            let is_over = opened.is_some() && !count.measuring;
+            let owed: u64 = sent.iter().map(|(sent, _)| u64::from(*sent)).sum();
+            if is_over && (count.delivered >= owed * members as u64 || last.elapsed() > PATIENCE) {
+                break;
+            }
+            let before = count.delivered;
+            self.swarm
+                .turn(Duration::from_millis(10), |number, client, heard| {
+                    if let Heard::Text(text) = heard
+                        && text.starts_with(b"43")
+                    {
+                        let user = count.receivers[number];
+                        if !text.windows(9).any(|w| w == br#""ok":true"#) {
+                            count.failure = Some(String::from_utf8_lossy(text).into_owned());
+                        }
+                        acked += 1;
+                        if count.measuring {
+                            count.samples.push(sent[user].1.elapsed());
+                        }
+                        if !is_over {
+                            sent[user] = (sent[user].0 + 1, Instant::now());
+                            client.send(messages[user].numbered(sent[user].0));
+                        }
+                        return;
+                    }
+                    count.hear(number, heard);
+                })?;
+            if count.delivered > before {
+                last = Instant::now();
+            }
+            if let Some(failure) = count.failure.take() {
+                return Err(server(format!("refused a message: {failure}")));
+            }
+        }
+        report.faults = count
+            .ledger
+            .close(|receiver, sender| sent[receiver / members * members + sender].0);
+        report.samples = count.samples;
+        Ok(report)
+    }
+
+    pub(super) fn fill(&mut self, room: &str, messages: usize) -> Result<Report, LoadError> {
+        let number = self.sockets(1, |_| vec![room.to_owned()])?[0];
+        let mut message = Message::new(room, 0, CONTENT_BYTES, true);
+        let mut acked = 0;
+        for sent in 1..=u32::try_from(messages).unwrap_or(u32::MAX) {
+            self.swarm.send(number, message.numbered(sent))?;
+            let deadline = Instant::now() + PATIENCE;
+            while acked < sent {
+                self.swarm.turn(Duration::from_millis(100), |_, _, heard| {
+                    let is_ack = matches!(heard, Heard::Text(text) if text.starts_with(b"43"));
+                    acked += u32::from(is_ack);
+                })?;
+                if Instant::now() > deadline {
+                    return Err(server("did not store a message"));
+                }
+            }
+        }
+        Ok(Report {
+            units: messages as u64,
+            seconds: 1.0,
+            ..Report::default()
+        })
+    }
+}
+
+fn total(senders: &[Sender]) -> u64 {
+    senders.iter().map(|sender| u64::from(sender.sent)).sum()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a run sends fewer than 2^52 messages"
+)]
+fn float(count: u64) -> f64 {
+    count as f64
+}
