@@ -11,6 +11,8 @@ use metrics::{Counter, Gauge, Histogram, Label, Unit};
 
 /// How many label values one family takes; what comes later counts as `other`.
 pub const FAMILY_MAX: usize = 32;
+/// The same for a family of two labels: each event with each of its outcomes.
+pub const PAIRS_MAX: usize = 96;
 
 /// What kind of figure a row of the table describes.
 #[derive(Debug, Clone, Copy)]
@@ -81,11 +83,12 @@ table! {
     DELIVERIES = "yum_deliveries_total", Kind::Counter, Count, "Packets put into outboxes by broadcasts.";
     DROPS = "yum_drops_total", Kind::Counter, Count, "Packets not delivered, by reason.";
     ACK_SECONDS = "yum_ack_seconds", Kind::Histogram(SECONDS), Seconds, "From a sendMessage read to its ack.";
-    DELIVERY_SECONDS = "yum_delivery_seconds", Kind::Histogram(SECONDS), Seconds, "From a broadcast published to its arrival on another shard.";
+    DELIVERY_SECONDS = "yum_delivery_seconds", Kind::Histogram(SECONDS), Seconds, "From a broadcast published to its packets in the outboxes of a shard's members, once for each shard that delivers it.";
     ORDER_HELD = "yum_order_held_total", Kind::Counter, Count, "Messages held because they overtook a predecessor.";
     ORDER_REPAIRED = "yum_order_repaired_total", Kind::Counter, Count, "Messages read from the store because the bus did not bring them.";
     ORDER_GAPS = "yum_order_gaps_total", Kind::Counter, Count, "Gaps left visible because the store stayed silent.";
     ORDER_DUPLICATES = "yum_order_duplicates_total", Kind::Counter, Count, "Messages that came again and were dropped.";
+    BUS_UP = "yum_bus_up", Kind::Gauge, Count, "Whether the shard reaches the other hosts: 1 or 0. Always 1 where there are none.";
     BUS_PUBLISHED = "yum_bus_published_total", Kind::Counter, Count, "Envelopes handed to other shards.";
     BUS_RECEIVED = "yum_bus_received_total", Kind::Counter, Count, "Envelopes taken from other shards.";
     BUS_OWED = "yum_bus_owed_total", Kind::Counter, Count, "Head notices owed because a queue between shards was full.";
@@ -100,10 +103,14 @@ table! {
     STORE_UP = "yum_store_up", Kind::Gauge, Count, "Whether the store takes messages: 1 or 0.";
     STORE_RECONNECTS = "yum_store_reconnects_total", Kind::Counter, Count, "Connections to the database made, the first ones included.";
     STORE_CIRCUITS_OPEN = "yum_store_circuits_open", Kind::Gauge, Count, "Connections to the database given up for now: what needs them is refused at once.";
-    TICK_LATE_SECONDS = "yum_tick_late_seconds", Kind::Histogram(SECONDS), Seconds, "How late a shard's tick came.";
+    TICK_LATE_SECONDS = "yum_tick_late_seconds", Kind::Histogram(SECONDS), Seconds, "How much later than planned a shard's tick came: what everything on that shard waits for besides its own work.";
     SHARD_STALLED = "yum_shard_stalled", Kind::Gauge, Count, "Whether a shard has not ticked for 2 s: 1 or 0.";
     SHARD_STALLS = "yum_shard_stalls_total", Kind::Counter, Count, "Times that a shard did not tick for 2 s.";
     LOG_LINES_DROPPED = "yum_log_lines_dropped_total", Kind::Counter, Count, "Log lines dropped because the writer was behind.";
+    LOG_LINES_REPEATED = "yum_log_lines_repeated_total", Kind::Counter, Count, "Log lines left out because the same place had logged often within a short time.";
+    REPORTS = "yum_reports_total", Kind::Counter, Count, "Errors reported to Sentry, by outcome.";
+    DRAINING = "yum_draining", Kind::Gauge, Count, "Whether the server is going away: 1 or 0.";
+    RELOADS = "yum_reloads_total", Kind::Counter, Count, "Times the settings were read again, by outcome.";
 }
 
 /// Tells the recorder what each figure means. Called once, before the first handle is made.
@@ -113,6 +120,18 @@ pub fn describe() {
             Kind::Counter => metrics::describe_counter!(row.name, row.unit, row.help),
             Kind::Gauge => metrics::describe_gauge!(row.name, row.unit, row.help),
             Kind::Histogram(_) => metrics::describe_histogram!(row.name, row.unit, row.help),
+        }
+    }
+    // What rarely happens is there before it has: a rate over what is missing is not 0.
+    for name in [LOG_LINES_DROPPED, LOG_LINES_REPEATED] {
+        metrics::counter!(name).increment(0);
+    }
+    for (name, outcomes) in [
+        (REPORTS, ["sent", "failed", "dropped"].as_slice()),
+        (RELOADS, &["done", "refused"]),
+    ] {
+        for outcome in outcomes {
+            metrics::counter!(name, "outcome" => *outcome).increment(0);
         }
     }
 }
@@ -155,8 +174,10 @@ impl Family {
             known.iter().position(|(known, _)| *known == values)
         };
         let mut place = find(&known, values);
-        if place.is_none() && known.len() >= FAMILY_MAX {
-            values = ["other", if self.keys[1].is_empty() { "" } else { "other" }];
+        let is_pair = !self.keys[1].is_empty();
+        let most = if is_pair { PAIRS_MAX } else { FAMILY_MAX };
+        if place.is_none() && known.len() >= most {
+            values = ["other", if is_pair { "other" } else { "" }];
             place = find(&known, values);
         }
         let place = place.unwrap_or_else(|| {
@@ -164,6 +185,14 @@ impl Family {
             known.len() - 1
         });
         known[place].1.increment(count);
+    }
+
+    /// Shows these values from the start, at 0: a rate over what is not there yet misses the first.
+    fn knowing(self, values: &[&'static str]) -> Self {
+        for value in values {
+            self.add([value, ""], 0);
+        }
+        self
     }
 
     fn handle(&self, values: [&'static str; 2]) -> Counter {
@@ -218,6 +247,7 @@ pub struct Metrics {
     pub order_repaired: Counter,
     pub order_gaps: Counter,
     pub order_duplicates: Counter,
+    pub bus_up: Gauge,
     pub bus_published: Counter,
     pub bus_received: Counter,
     pub bus_owed: Counter,
@@ -235,39 +265,69 @@ impl Metrics {
         let histogram = |name: &'static str| metrics::histogram!(name, "shard" => shard.clone());
         let family = |name, key| Family::new(name, key, &shard);
         let sessions = |transport: &'static str| metrics::gauge!(SESSIONS, "transport" => transport, "shard" => shard.clone());
+        let bus_up = gauge(BUS_UP);
+        bus_up.set(1.0);
+        let events = Family::pair(EVENTS, ["event", "outcome"], &shard);
+        for event in ["sendMessage", "joinRoom", "leaveRoom", "authenticate"] {
+            events.add([event, "ok"], 0);
+        }
         Self {
             connections: gauge(CONNECTIONS),
             connections_accepted: counter(CONNECTIONS_ACCEPTED),
-            connections_refused: family(CONNECTIONS_REFUSED, "reason"),
+            connections_refused: family(CONNECTIONS_REFUSED, "reason")
+                .knowing(&["descriptors", "system"]),
             connections_moved: counter(CONNECTIONS_MOVED),
             handoffs_refused: counter(HANDOFFS_REFUSED),
-            http_requests: family(HTTP_REQUESTS, "status"),
+            http_requests: family(HTTP_REQUESTS, "status").knowing(&["2xx", "4xx", "5xx"]),
             sessions_polling: sessions("polling"),
             sessions_websocket: sessions("websocket"),
-            sessions_opened: family(SESSIONS_OPENED, "transport"),
-            sessions_closed: family(SESSIONS_CLOSED, "reason"),
-            handshakes_refused: family(HANDSHAKES_REFUSED, "reason"),
-            upgrades: family(UPGRADES, "outcome"),
+            sessions_opened: family(SESSIONS_OPENED, "transport")
+                .knowing(&["polling", "websocket"]),
+            sessions_closed: family(SESSIONS_CLOSED, "reason").knowing(&[
+                "transport_close",
+                "transport_error",
+                "ping_timeout",
+                "parse_error",
+                "forced_close",
+                "server_shutting_down",
+                "slow_consumer",
+            ]),
+            handshakes_refused: family(HANDSHAKES_REFUSED, "reason").knowing(&[
+                "transport",
+                "sid",
+                "method",
+                "request",
+                "forbidden",
+                "version",
+                "draining",
+                "websocket",
+            ]),
+            upgrades: family(UPGRADES, "outcome").knowing(&["done", "refused", "abandoned"]),
             slow_consumers: counter(SLOW_CONSUMERS),
             outbox_bytes: gauge(OUTBOX_BYTES),
             flushes: counter(FLUSHES),
             flushed_frames: counter(FLUSHED_FRAMES),
             flush_remainders: counter(FLUSH_REMAINDERS),
             sockets: gauge(SOCKETS),
-            connect_errors: family(CONNECT_ERRORS, "code"),
-            events: Family::pair(EVENTS, ["event", "outcome"], &shard),
+            connect_errors: family(CONNECT_ERRORS, "code").knowing(&[
+                "unauthorized",
+                "token_expired",
+                "draining",
+            ]),
+            events,
             events_parked: counter(EVENTS_PARKED),
-            rate_limited: family(RATE_LIMITED, "what"),
+            rate_limited: family(RATE_LIMITED, "what").knowing(&["message"]),
             rooms: gauge(ROOMS),
             broadcasts: counter(BROADCASTS),
             deliveries: counter(DELIVERIES),
-            drops: family(DROPS, "reason"),
+            drops: family(DROPS, "reason").knowing(&["mesh_full"]),
             ack_seconds: histogram(ACK_SECONDS),
             delivery_seconds: histogram(DELIVERY_SECONDS),
             order_held: counter(ORDER_HELD),
             order_repaired: counter(ORDER_REPAIRED),
             order_gaps: counter(ORDER_GAPS),
             order_duplicates: counter(ORDER_DUPLICATES),
+            bus_up,
             bus_published: counter(BUS_PUBLISHED),
             bus_received: counter(BUS_RECEIVED),
             bus_owed: counter(BUS_OWED),

@@ -302,7 +302,7 @@ impl App for Chat {
             let ack = event.ack.take();
             let Some(kind) = Kind::of(&event.name) else {
                 // Unknown events are nobody's; but who asks gets an answer.
-                reply::unknown(ack);
+                reply::unknown(ack, &self.parts.metrics);
                 return;
             };
             let mut reply = Reply::new(socket, kind, ack, self.parts.metrics.clone());

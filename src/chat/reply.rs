@@ -87,8 +87,11 @@ impl Reply {
     }
 }
 
-/// Answers an event that the chat does not know, if an answer is asked for.
-pub(super) fn unknown(ack: Option<Ack>) {
+/// Answers an event that the chat does not know, if an answer is asked for. Its name is the client's,
+/// so it is counted under a name of ours.
+pub(super) fn unknown(ack: Option<Ack>, metrics: &Metrics) {
+    let outcome = Code::InvalidPayload.as_str();
+    metrics.events.increment_pair("other", outcome);
     if let Some(ack) = ack {
         let failure = Failure::new(Code::InvalidPayload, "event is not known");
         ack.send(&failed(&failure));

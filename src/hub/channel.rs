@@ -6,6 +6,7 @@
 //! takes the last number delivered. The last member's leave ends the channel.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, ready};
@@ -43,6 +44,8 @@ pub(super) struct Channel {
 pub(super) struct Item {
     packets: Vec<Encoded>,
     flags: Flags,
+    /// When it was published, unless it was read from the store.
+    published: Option<Instant>,
 }
 
 /// A repair to make: what to ask, and of which channel.
@@ -178,9 +181,6 @@ impl Hub {
         self.metrics().bus_received.increment(1);
         match envelope {
             Envelope::Broadcast(broadcast) => {
-                let now = self.env().now();
-                let way = now.saturating_duration_since(broadcast.published);
-                self.metrics().delivery_seconds.record(way.as_secs_f64());
                 // Their reference counts are to stay on this shard's core.
                 let packets = broadcast.packets.iter().map(Encoded::copy).collect();
                 self.take(&broadcast, packets);
@@ -217,12 +217,14 @@ impl Hub {
             }
         }
         let (Some(order), [RoomKey::Named(room)]) = (broadcast.order, &*target.rooms) else {
-            return self.deliver(target, &packets, *flags);
+            self.deliver(target, &packets, *flags);
+            return self.delivered(Some(broadcast.published));
         };
         let name = (target.namespace.clone(), room.clone());
         let item = Item {
             packets,
             flags: *flags,
+            published: Some(broadcast.published),
         };
         let ready = self.with(|state| {
             let channel = state.channels.get_mut(&name)?;
@@ -249,6 +251,15 @@ impl Hub {
         };
         for item in items {
             self.deliver(&target, &item.packets, item.flags);
+            self.delivered(item.published);
+        }
+    }
+
+    /// Measures how long a broadcast was on its way, its wait for a predecessor included.
+    fn delivered(&self, published: Option<Instant>) {
+        if let Some(published) = published {
+            let way = self.env().now().saturating_duration_since(published);
+            self.metrics().delivery_seconds.record(way.as_secs_f64());
         }
     }
 
@@ -352,7 +363,14 @@ impl Hub {
             let item = |missed: Missed| {
                 let packets = encode_event(&name.0, &missed.event, &missed.args, None);
                 let flags = Flags::default();
-                (missed.seq, Item { packets, flags })
+                (
+                    missed.seq,
+                    Item {
+                        packets,
+                        flags,
+                        published: None,
+                    },
+                )
             };
             missed.into_iter().map(item).collect()
         });

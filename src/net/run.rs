@@ -136,8 +136,11 @@ pub async fn run(
 
     let mut last_active = Instant::now();
     let mut drain: Option<Drain> = None;
+    let mut due = last_active;
     loop {
         let now = Instant::now();
+        let late = now.saturating_duration_since(due);
+        shard.metrics.tick_late_seconds.record(late.as_secs_f64());
         if shard.active.replace(false) {
             last_active = now;
         }
@@ -167,7 +170,9 @@ pub async fn run(
         let sleep = next.map_or(longest, |next| {
             next.saturating_duration_since(now).min(longest)
         });
-        Timer::new(sleep.max(TICK_SHORTEST)).await;
+        let sleep = sleep.max(TICK_SHORTEST);
+        due = Instant::now() + sleep;
+        Timer::new(sleep).await;
     }
     // The listener closes last: whoever came until now was answered. An accept in flight would keep
     // it open for as long as the ring lives, so it is shut down first.

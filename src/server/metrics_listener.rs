@@ -22,6 +22,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Samples pile up until somebody scrapes or this has passed.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How far the threads of this listener stand back behind the shards, as of nice(1).
+const NICE: i32 = 10;
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Installs the recorder of every metric, with the buckets of the table.
@@ -55,6 +57,7 @@ pub fn start(
     let bound = listener.local_addr()?;
     let upkeep = handle.clone();
     spawn("metrics-upkeep", move || {
+        step_back();
         loop {
             std::thread::sleep(UPKEEP);
             upkeep.run_upkeep();
@@ -97,6 +100,7 @@ fn accept(listener: &TcpListener, handle: &PrometheusHandle, status: &Arc<Status
 fn serve(mut stream: TcpStream, handle: &PrometheusHandle, status: &Status) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let head = read_head(&mut stream)?;
+    step_back();
     let answer = match parse(&head) {
         Some(("GET" | "HEAD", "/metrics")) => {
             let text = handle.render() + &process_figures::render();
@@ -120,6 +124,12 @@ fn serve(mut stream: TcpStream, handle: &PrometheusHandle, status: &Status) -> i
     };
     stream.write_all(&answer.as_bytes()[..end])?;
     stream.shutdown(std::net::Shutdown::Write)
+}
+
+/// Lets the shards go first where all cores are busy: rendering takes milliseconds of a core.
+fn step_back() {
+    // On Linux this is the calling thread's. It can only fail to lower what is lower already.
+    let _ = rustix::process::setpriority_process(None, NICE);
 }
 
 /// Reads up to the empty line, whatever it costs the client: at most 2 s in all.

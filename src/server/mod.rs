@@ -29,6 +29,7 @@ use crate::auth::AuthOptions;
 use crate::bus::directory::Directory;
 use crate::bus::mesh;
 use crate::config::Config;
+use crate::metrics::DRAINING;
 use crate::store::{Condition, postgres, sqlite};
 use crate::{log, net};
 use cpus::Plan;
@@ -196,9 +197,12 @@ fn start_threads(
     log: &log::Guard,
 ) -> Result<(), ServerError> {
     let (draining, told) = (process.clone(), status.clone());
+    let shown = metrics::gauge!(DRAINING);
+    shown.set(0.0);
     let drain = move |signal: &'static str| {
         tracing::info!(signal, "draining: clients are told to leave");
         told.set_draining();
+        shown.set(1.0);
         draining.draining.store(true, Ordering::Release);
     };
     let last_words = log.clone();

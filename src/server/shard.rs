@@ -24,8 +24,6 @@ use crate::metrics::Metrics;
 use crate::net::{self, Cors, Handoffs, Mount, Site, Transports};
 use crate::store::{SharedStore, postgres};
 
-/// The most time between two ticks of an idle shard; what is longer is lateness.
-const TICK_MAX: Duration = Duration::from_millis(100);
 /// How long a drained shard waits for the store's answers: nothing waits for longer.
 const SENDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a shard says how the store is.
@@ -119,8 +117,6 @@ pub(super) async fn serve(parts: Parts) {
         hub,
         chat: chat.clone(),
         store,
-        metrics: metrics.clone(),
-        last: env.now(),
         look: env.now(),
     };
     let shard = net::Shard::new(env, options, site, metrics, parts.handoffs);
@@ -162,17 +158,12 @@ struct Pulse {
     hub: Hub,
     chat: Rc<Chat>,
     store: SharedStore,
-    metrics: Rc<Metrics>,
-    last: Instant,
     look: Instant,
 }
 
 impl Pulse {
     fn tick(&mut self, now: Instant) -> Option<Instant> {
         self.status.ticked(self.shard, now);
-        let late = now.saturating_duration_since(self.last + TICK_MAX);
-        self.metrics.tick_late_seconds.record(late.as_secs_f64());
-        self.last = now;
         if self.process.draining.load(Ordering::Relaxed) {
             self.chat.set_draining();
         }

@@ -15,7 +15,7 @@ use super::token::{OLD_SECRET, SECRET, token};
 /// A running server. Dropping it kills it.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    metrics: SocketAddr,
+    pub(crate) metrics: SocketAddr,
     process: Child,
     /// Kills the server when this process ends in whatever way: its input then reaches the end.
     guard: Child,
@@ -115,14 +115,21 @@ impl Server {
 
     /// The sum of a metric over its labels, of those lines that contain `label`.
     pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = http::get(self.metrics, "/metrics", &[]).text();
-        text.lines()
+        self.scrape()
+            .lines()
             .filter(|line| {
                 line.strip_prefix(name)
                     .is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
             })
             .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
             .sum()
+    }
+
+    /// What Prometheus gets.
+    pub(crate) fn scrape(&self) -> String {
+        let answer = http::get(self.metrics, "/metrics", &[]);
+        assert_eq!(answer.status, 200);
+        answer.text()
     }
 
     pub(crate) fn pid(&self) -> u32 {

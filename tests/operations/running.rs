@@ -1,4 +1,4 @@
-//! The running program, as whoever operates it sees it: start, health, metrics, log, end.
+//! Start, health, log and end of the program.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
