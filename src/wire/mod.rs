@@ -7,6 +7,7 @@
 pub mod engine_io;
 pub mod frame;
 pub mod http;
+pub mod resp;
 pub mod socket_io;
 pub mod websocket;
 
