@@ -4,9 +4,11 @@
 //! instead, and it says which answer an error earns. What moves through the server is moved as
 //! [`Text`] and [`bytes::Bytes`], which share their memory.
 
+pub mod adapter;
 pub mod engine_io;
 pub mod frame;
 pub mod http;
+mod msgpack;
 pub mod resp;
 pub mod socket_io;
 pub mod websocket;

@@ -18,7 +18,7 @@ pub struct Args {
 
 impl Args {
     /// From the elements of a valid JSON array, brackets left away.
-    pub(super) fn new(list: Text, attachments: Vec<Bytes>) -> Self {
+    pub(in crate::wire) fn new(list: Text, attachments: Vec<Bytes>) -> Self {
         Self { list, attachments }
     }
 

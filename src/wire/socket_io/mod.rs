@@ -266,7 +266,7 @@ fn decode_kind(kind: u8, id: Option<u64>, payload: Text) -> Result<Kind, PacketE
 }
 
 /// `list` are the elements of an event's array: first its name, which is a number or a string.
-fn decode_event(ack: Option<u64>, list: &Text) -> Result<Kind, PacketError> {
+pub(super) fn decode_event(ack: Option<u64>, list: &Text) -> Result<Kind, PacketError> {
     let mut rest = elements(list);
     let first = rest.next().ok_or(PacketError::Payload)?.trim();
     let name = match first.as_bytes().first() {
@@ -299,7 +299,7 @@ fn digits(text: &str, start: usize) -> (Option<u64>, usize) {
     (text[start..end].parse().ok(), end)
 }
 
-fn check_json(json: &str) -> Result<(), PacketError> {
+pub(super) fn check_json(json: &str) -> Result<(), PacketError> {
     // A text too short to open and close that many brackets needs no look.
     if json.len() > 2 * DEPTH_MAX {
         let mut scan = Scan::default();
@@ -313,7 +313,7 @@ fn check_json(json: &str) -> Result<(), PacketError> {
 }
 
 /// What stands between the brackets of a JSON array.
-fn inside(array: &Text) -> Text {
+pub(super) fn inside(array: &Text) -> Text {
     let start = array.len() - array.trim_start().len() + 1;
     let end = array.trim_end().len() - 1;
     let inner = &array[start..end];
