@@ -75,6 +75,9 @@ impl App for Conformance {
         if &*event.name == "hello" && matches!(&*namespace, "/" | "/custom") {
             let clients = self.hub.of(&namespace).local();
             clients.emit("server-side-hello", &event.args);
+            if let Some(ack) = event.ack {
+                ack.send(&event.args);
+            }
         }
         Box::pin(async {})
     }
@@ -129,6 +132,28 @@ impl Conformance {
             "server-side" => {
                 let namespace = socket.namespace();
                 self.hub.server_side_emit(namespace, "hello", &args);
+                return None;
+            }
+            "server-side-ack" => {
+                let namespace = socket.namespace();
+                let hub = &self.hub;
+                let acked = hub.server_side_emit_with_ack(namespace, "hello", &args);
+                let acks = acked.await.unwrap_or_else(|late| late.acks);
+                firsts(&acks)
+            }
+            "remote-join" => {
+                let joined: String = args.parse_at(1).ok()?;
+                everybody().any(&room()?).sockets_join(&[&joined]);
+                return None;
+            }
+            "remote-leave" => {
+                let left: String = args.parse_at(1).ok()?;
+                everybody().any(&room()?).sockets_leave(&[&left]);
+                return None;
+            }
+            "remote-disconnect" => {
+                let close = args.parse_at(1).ok()?;
+                everybody().any(&room()?).disconnect_sockets(close);
                 return None;
             }
             "disconnect-me" => {
@@ -211,8 +236,13 @@ fn room_ack(socket: &Socket, room: Audience, args: &Args) -> Option<()> {
             Ok(acks) => ("room-acks", acks),
             Err(late) => ("room-acks-timeout", late.acks),
         };
-        let firsts: Vec<Option<&RawValue>> = acks.iter().map(Args::first).collect();
-        asking.emit(name, &Args::one(&firsts));
+        asking.emit(name, &firsts(&acks));
     });
     Some(())
+}
+
+/// What each of many answered first, as one list.
+fn firsts(acks: &[Args]) -> Args {
+    let firsts: Vec<Option<&RawValue>> = acks.iter().map(Args::first).collect();
+    Args::one(&firsts)
 }
