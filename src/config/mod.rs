@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::net::Trust;
 use crate::store::postgres::Target;
 use sources::{Found, parse_dotenv, parse_file, resolve};
 pub use sources::{Read, Vars};
@@ -136,6 +137,18 @@ pub struct Config {
     pub rate_messages_per_second: u32,
     /// Messages of one user at once.
     pub rate_burst: u32,
+    /// REST requests and handshakes of one address a second; 0: no limit.
+    pub rate_http_per_second: u32,
+    /// New connections of one address a second; 0: no limit.
+    pub rate_connections_per_second: u32,
+    /// Open connections of one address; 0: no limit.
+    pub max_connections_per_ip: u32,
+    /// Whose word about clients' addresses is taken.
+    pub trust_proxy: Trust,
+    /// Refuse what did not come through TLS.
+    pub require_https: bool,
+    /// Where connections begin with a header of the PROXY protocol.
+    pub proxy_protocol_addr: Option<SocketAddr>,
     /// Where `/metrics` is served; `None`: nowhere.
     pub metrics_addr: Option<SocketAddr>,
     /// Whether somebody asked for that address: only then is it an error when it is taken.
@@ -258,6 +271,14 @@ impl Values {
             self.problems
                 .push(Problem::new("DATABASE_REPLICA_URLS", text));
         }
+        let rate = |text: &str| v::number(text, 0, RATE_MAX);
+        let trust_proxy = self.get("TRUST_PROXY", Trust::Unknown, v::trust);
+        let require_https = self.get("REQUIRE_HTTPS", false, v::truth);
+        if require_https && !matches!(trust_proxy, Trust::Only(_)) {
+            let text =
+                "needs TRUST_PROXY: only a trusted proxy can say that a request came through TLS";
+            self.problems.push(Problem::new("REQUIRE_HTTPS", text));
+        }
         Config {
             demo,
             host,
@@ -288,10 +309,14 @@ impl Values {
             outbox_bytes_max: self.get("OUTBOX_BYTES_MAX", 1_048_576, |text| {
                 v::number(text, 65_536, 1 << 30)
             }),
-            rate_messages_per_second: self.get("RATE_MESSAGES_PER_SECOND", 20, |text| {
-                v::number(text, 0, RATE_MAX)
-            }),
+            rate_messages_per_second: self.get("RATE_MESSAGES_PER_SECOND", 20, rate),
             rate_burst: self.get("RATE_BURST", 40, |text| v::number(text, 1, RATE_MAX)),
+            rate_http_per_second: self.get("RATE_HTTP_PER_SECOND", 50, rate),
+            rate_connections_per_second: self.get("RATE_CONNECTIONS_PER_SECOND", 200, rate),
+            max_connections_per_ip: self.get("MAX_CONNECTIONS_PER_IP", 1000, rate),
+            trust_proxy,
+            require_https,
+            proxy_protocol_addr: self.get("PROXY_PROTOCOL_ADDR", None, v::address),
             metrics_addr: self.get("METRICS_ADDR", metrics_addr, v::address),
             metrics_required: self.found.contains_key("METRICS_ADDR"),
             log_level: self.get("LOG_LEVEL", "info".into(), v::log_level),

@@ -125,6 +125,36 @@ pub const SETTINGS: &[Setting] = &[
         "Messages that a user may send at once; after ten times as many refusals within 10 s the user is cut off.",
     ),
     plain(
+        "RATE_HTTP_PER_SECOND",
+        "50",
+        "REST requests and handshakes of one address on average, 100 at once; a session's polls do not count. 0: no limit.",
+    ),
+    plain(
+        "RATE_CONNECTIONS_PER_SECOND",
+        "200",
+        "New connections of one address on average, 1000 at once; 0: no limit.",
+    ),
+    plain(
+        "MAX_CONNECTIONS_PER_IP",
+        "1000",
+        "Open connections of one address (of a /64, in IPv6); 0: no limit.",
+    ),
+    plain(
+        "TRUST_PROXY",
+        "unset: no proxy is believed",
+        "Proxies whose X-Forwarded-For and -Proto are believed: addresses and ranges, comma-separated, or none. Unset, loopback and private peers are not limited by address, since they may be proxies.",
+    ),
+    plain(
+        "REQUIRE_HTTPS",
+        "false",
+        "Refuse requests that did not come through TLS to a proxy of TRUST_PROXY, but for /health.",
+    ),
+    plain(
+        "PROXY_PROTOCOL_ADDR",
+        "",
+        "A second address and port to listen on, for proxies that begin each connection with a header of the PROXY protocol.",
+    ),
+    plain(
         "METRICS_ADDR",
         "127.0.0.1:9464",
         "Address and port of /metrics and a /health of its own; none turns it off.",
@@ -159,12 +189,6 @@ pub struct Later {
 pub const LATER: &[Later] = &[
     later("REDIS_URL", "several hosts over Redis"),
     later("JWT_JWKS_FILE", "verifying with public keys"),
-    later("PROXY_PROTOCOL_ADDR", "the PROXY protocol"),
-    later("TRUST_PROXY", "client addresses from a proxy"),
-    later("REQUIRE_HTTPS", "refusing plain HTTP behind a proxy"),
-    later("RATE_HTTP_PER_SECOND", "rate limits"),
-    later("RATE_CONNECTIONS_PER_SECOND", "rate limits"),
-    later("MAX_CONNECTIONS_PER_IP", "limits by address"),
     later("SENTRY_DSN", "error tracking"),
 ];
 

@@ -117,14 +117,27 @@ fn every_wrong_value_is_named() {
 fn a_later_feature_may_be_turned_off() {
     let off = [
         ("REDIS_URL", ""),
+        ("SENTRY_DSN", "none"),
         ("TRUST_PROXY", "none"),
         ("REQUIRE_HTTPS", "false"),
+        ("PROXY_PROTOCOL_ADDR", "none"),
+        ("RATE_HTTP_PER_SECOND", "0"),
     ];
     assert!(env(&off).is_ok());
     for later in settings::LATER {
         let keys = env(&[("JWT_SECRET", SECRET), (later.name, "1")]).expect_err("not built");
         assert_eq!(keys, [later.name]);
     }
+}
+
+#[test]
+fn https_is_required_only_where_a_proxy_can_vouch_for_it() {
+    for trust in ["", "none"] {
+        let keys = env(&[("REQUIRE_HTTPS", "true"), ("TRUST_PROXY", trust)]);
+        assert_eq!(keys.err(), Some(vec!["REQUIRE_HTTPS".to_owned()]));
+    }
+    let config = env(&[("REQUIRE_HTTPS", "true"), ("TRUST_PROXY", "10.0.0.0/8")]);
+    assert!(config.expect("a proxy is trusted").require_https);
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::{Database, LogFormat, Secret};
+use crate::net::Trust;
 use crate::store::postgres::{REPLICAS_MAX, Target};
 
 /// A whole number within bounds.
@@ -135,6 +138,38 @@ pub(super) fn origins(text: &str) -> Result<Vec<Box<str>>, String> {
         .collect()
 }
 
+/// Addresses and ranges of proxies, or `none`.
+pub(super) fn trust(text: &str) -> Result<Trust, String> {
+    if text == "none" {
+        return Ok(Trust::Nobody);
+    }
+    let words = text
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty());
+    let networks: Option<Box<[IpNet]>> = words.map(network).collect();
+    networks
+        .filter(|networks| !networks.is_empty())
+        .map(Trust::Only)
+        .ok_or_else(|| {
+            "must be none, or addresses and ranges such as 10.0.0.7, 10.0.0.0/8, fd00::/8"
+                .to_owned()
+        })
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    let address = text.parse::<IpAddr>().map(|address| address.to_canonical());
+    address.map(IpNet::from).or_else(|_| text.parse()).ok()
+}
+
+pub(super) fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" | "none" => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
 pub(super) fn room_prefix(text: &str) -> Result<Box<str>, String> {
     if text.len() > 64 || text.chars().any(char::is_control) {
         return Err("must have at most 64 bytes and no control characters".to_owned());
@@ -250,6 +285,25 @@ mod tests {
             "null",
         ] {
             assert!(origins(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_ranges() {
+        assert_eq!(trust("none"), Ok(Trust::Nobody));
+        let Ok(Trust::Only(networks)) = trust("10.0.0.7, fd00::/8,::ffff:10.0.0.8") else {
+            panic!("three are proxies");
+        };
+        let shown: Vec<_> = networks.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["10.0.0.7/32", "fd00::/8", "10.0.0.8/32"]);
+        for wrong in [
+            "",
+            "all",
+            "10.0.0.0/33",
+            "10.0.0.0/8;10.0.0.1",
+            "proxy.example",
+        ] {
+            assert!(trust(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,7 +13,8 @@ use bytes::{Buf, BytesMut};
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use glommio::net::TcpStream;
 
-use super::Shard;
+use super::addresses::Refused;
+use super::{Client, Origin, Shard};
 use crate::wire::http::Framing;
 
 /// Bytes kept of what a client sends before its earlier requests are answered.
@@ -45,7 +46,7 @@ pub enum Closed {
 pub struct Connection {
     stream: TcpStream,
     buffer: BytesMut,
-    peer: SocketAddr,
+    origin: Origin,
     open: Open,
     /// The current request has a body that was not read to its end.
     body: bool,
@@ -80,11 +81,16 @@ impl Drop for Open {
 impl Connection {
     /// A connection of `shard`, of which `buffer` was already read.
     #[must_use]
-    pub fn new(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr, buffer: BytesMut) -> Self {
+    pub fn new(
+        shard: Rc<Shard>,
+        stream: TcpStream,
+        origin: impl Into<Origin>,
+        buffer: BytesMut,
+    ) -> Self {
         Self {
             stream,
             buffer,
-            peer,
+            origin: origin.into(),
             open: Open::new(shard),
             body: false,
             ending: false,
@@ -122,10 +128,39 @@ impl Connection {
         &self.open.0
     }
 
-    /// The other end.
+    /// Where it comes from.
     #[must_use]
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(super) fn origin_mut(&mut self) -> &mut Origin {
+        &mut self.origin
+    }
+
+    /// Where it comes from, for the shard that it moves to: it counts there from now on.
+    pub(super) fn take_origin(&mut self) -> Origin {
+        let peer = self.origin.peer;
+        std::mem::replace(&mut self.origin, peer.into())
+    }
+
+    /// Counts the connection for the client of its present request.
+    pub(super) fn count_for(&mut self, client: &Client) -> Result<(), Refused> {
+        if !client.is_limited {
+            return Ok(());
+        }
+        let known = &self.origin.place;
+        if known
+            .as_ref()
+            .is_some_and(|place| place.is_of(client.address))
+        {
+            return Ok(());
+        }
+        // The old place goes only when the new one is there: a proxy's connection, which carries
+        // many clients, is new with the first of them only.
+        let place = self.open.0.open_place(client.address, known.is_none())?;
+        self.origin.place = place;
+        Ok(())
     }
 
     /// What was read and not used yet.

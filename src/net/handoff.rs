@@ -4,7 +4,6 @@
 //! So the connection moves, with the request that was read: its descriptor and those bytes cross to
 //! the other shard's thread, and the request is read again there. Later requests on it are at home.
 
-use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use bytes::BytesMut;
 use flume::TrySendError;
 use glommio::net::TcpStream;
 
-use super::{Connection, Response, Shard, http};
+use super::{Connection, Origin, Response, Shard, http};
 use crate::wire::http::RequestHead;
 
 /// Connections that wait to be taken by one shard.
@@ -28,7 +27,7 @@ const RETRY: Duration = Duration::from_millis(5);
 pub struct Handoff {
     fd: OwnedFd,
     buffer: BytesMut,
-    peer: SocketAddr,
+    origin: Origin,
 }
 
 /// One shard's ends of the queues between all shards.
@@ -71,10 +70,12 @@ pub(super) async fn send(
     let deadline = Instant::now() + WAIT;
     let mut buffer = BytesMut::from(head.as_bytes());
     buffer.extend_from_slice(connection.buffer());
-    let peer = connection.peer();
     // A duplicate: the stream closes its own when it is dropped here.
     let fd = connection.fd().try_clone_to_owned();
-    let mut waiting = fd.ok().map(|fd| Box::new(Handoff { fd, buffer, peer }));
+    let mut waiting = fd.ok().map(|fd| {
+        let origin = connection.take_origin();
+        Box::new(Handoff { fd, buffer, origin })
+    });
     let sender = &shard.handoffs.to[usize::from(target)];
     while let Some(handoff) = waiting.take() {
         match sender.try_send(handoff) {
@@ -101,9 +102,9 @@ pub(super) async fn send(
 /// Serves the connections that other shards give to this one. Never ends.
 pub(super) async fn adopt(shard: Rc<Shard>) {
     while let Ok(handoff) = shard.handoffs.from.recv_async().await {
-        let Handoff { fd, buffer, peer } = *handoff;
+        let Handoff { fd, buffer, origin } = *handoff;
         let stream = stream(fd);
-        let connection = Connection::new(Rc::clone(&shard), stream, peer, buffer);
+        let connection = Connection::new(Rc::clone(&shard), stream, origin, buffer);
         glommio::spawn_local(http::serve(connection)).detach();
     }
 }

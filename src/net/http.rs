@@ -7,8 +7,11 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::addresses::Refused;
 use super::routing::{self, Route};
-use super::{Closed, Connection, Mount, Request, Response, Shard, handoff, polling, websocket};
+use super::{
+    Client, Closed, Connection, Mount, Request, Response, Shard, handoff, polling, websocket,
+};
 use crate::engine::Transport;
 use crate::wire::http::{
     Body, BodyDecoder, Context, Framing, HeadReader, HttpError, Method, RequestHead,
@@ -25,6 +28,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// After this time a body must have come at [`BODY_BYTES_PER_SECOND`] or faster.
 const BODY_GRACE: Duration = Duration::from_secs(5);
 const BODY_BYTES_PER_SECOND: u64 = 500;
+
+/// When to try again after too many connections.
+const TOO_MANY_WAIT: Duration = Duration::from_secs(1);
 
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
@@ -108,6 +114,11 @@ async fn answer(mut connection: Connection, head: RequestHead) -> Option<Connect
     let shard = Rc::clone(connection.shard());
     let busy = shard.busy();
     connection.begin(head.framing());
+    let client = shard.options.trust.client(connection.origin(), &head);
+    if let Err(response) = admit(&mut connection, &client, &head) {
+        let refused = connection.respond(&head, response).await;
+        return finish(connection, refused).await;
+    }
     let mut mounts = shard.site.mounts.iter();
     let mount = mounts.find(|mount| head.path().starts_with(&*mount.path));
     let result = match (head.method(), mount) {
@@ -119,7 +130,7 @@ async fn answer(mut connection: Connection, head: RequestHead) -> Option<Connect
             let response = shard.site.cors.preflight(&head);
             connection.respond(&head, response).await
         }
-        (_, Some(mount)) => match routing::route(&shard, mount, connection.peer(), &head) {
+        (_, Some(mount)) => match routing::route(&shard, mount, &client, &head) {
             Route::Elsewhere(target) => {
                 let kept = handoff::send(connection, head, target).await?;
                 return finish(kept, Ok(())).await;
@@ -136,11 +147,41 @@ async fn answer(mut connection: Connection, head: RequestHead) -> Option<Connect
             Route::Get(key) => polling::get(&mut connection, mount, key, &head).await,
             Route::Post(key) => polling::post(&mut connection, mount, key, &head).await,
         },
-        (_, None) => plain(&mut connection, &shard, &head).await,
+        (_, None) => plain(&mut connection, &shard, &head, client).await,
     };
     let kept = finish(connection, result).await;
     drop(busy);
     kept
+}
+
+/// Refuses a request for where it comes from, whatever it is for.
+fn admit(connection: &mut Connection, client: &Client, head: &RequestHead) -> Result<(), Response> {
+    let options = connection.shard().options();
+    if options.require_https && !client.secure && !options.plain_paths.contains(&head.path()) {
+        let text = "this server is reached by https only";
+        return Err(Response::error(403, "forbidden", text).closing());
+    }
+    connection.count_for(client).map_err(|refused| {
+        let wait = match refused {
+            Refused::TooFast(wait) => wait,
+            Refused::TooMany => TOO_MANY_WAIT,
+        };
+        let text = "too many connections from this address";
+        Response::error(503, "rate_limited", text)
+            .field("Retry-After", retry_after(wait))
+            .closing()
+    })
+}
+
+/// The answer to a request over the rate of its address.
+pub(super) fn too_many_requests(wait: Duration) -> Response {
+    let text = "too many requests from this address";
+    Response::error(429, "rate_limited", text).field("Retry-After", retry_after(wait))
+}
+
+/// Whole seconds, as the field has them.
+fn retry_after(wait: Duration) -> String {
+    wait.as_millis().div_ceil(1000).max(1).to_string()
 }
 
 /// A request outside the mounts.
@@ -148,14 +189,18 @@ async fn plain(
     connection: &mut Connection,
     shard: &Shard,
     head: &RequestHead,
+    client: Client,
 ) -> Result<(), Closed> {
+    if let Err(wait) = shard.take_request(&client) {
+        return connection.respond(head, too_many_requests(wait)).await;
+    }
     let body = connection
         .read_body(head, shard.options.body_bytes_max)
         .await?;
     let request = Request {
         head: head.clone(),
         body: body.into(),
-        peer: connection.peer(),
+        client,
     };
     let response = (shard.site.respond)(request).await;
     connection.respond(head, response).await

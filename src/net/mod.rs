@@ -5,6 +5,8 @@
 //! request below a [`Mount`] belongs to an Engine.IO session ([`routing`]); every other one goes to
 //! [`Site::respond`]. What the sessions carry is not known here.
 
+pub mod addresses;
+pub mod client;
 mod compress;
 pub mod connection;
 pub mod cors;
@@ -15,6 +17,7 @@ pub mod frames;
 pub mod handoff;
 pub mod http;
 pub mod polling;
+mod proxied;
 pub mod routing;
 pub mod run;
 pub mod websocket;
@@ -23,7 +26,7 @@ pub mod websocket;
 mod websocket_tests;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,11 +40,14 @@ use crate::env::Env;
 use crate::metrics::Metrics;
 pub use crate::wire::http::Response;
 use crate::wire::http::{RequestHead, http_date};
+pub use addresses::AddressLimits;
+use addresses::{Place, Refused};
+pub use client::{Client, Origin, Trust};
 pub use connection::{Closed, Connection};
 pub use cors::Cors;
 pub use deadline::Deadlines;
 pub use handoff::{Handoff, Handoffs};
-pub use run::{Process, listen, run};
+pub use run::{Listeners, Process, listen, run};
 
 /// What a shard serves.
 pub struct Site {
@@ -97,7 +103,7 @@ pub struct Request {
     /// The body, at most [`Options::body_bytes_max`].
     pub body: Bytes,
     /// Who sent it.
-    pub peer: SocketAddr,
+    pub client: Client,
 }
 
 /// A shard's own numbers and bounds.
@@ -113,6 +119,14 @@ pub struct Options {
     pub body_bytes_max: usize,
     /// How long a drain may take.
     pub drain: Duration,
+    /// Which peers are proxies.
+    pub trust: Trust,
+    /// What one address may do; [`Shard::set_address_limits`] changes it.
+    pub address_limits: AddressLimits,
+    /// Whether requests that did not come through TLS are refused.
+    pub require_https: bool,
+    /// Paths that are served all the same.
+    pub plain_paths: &'static [&'static str],
 }
 
 impl Default for Options {
@@ -123,6 +137,10 @@ impl Default for Options {
             host: 0,
             body_bytes_max: 64 * 1024,
             drain: Duration::from_secs(10),
+            trust: Trust::default(),
+            address_limits: AddressLimits::default(),
+            require_https: false,
+            plain_paths: &[],
         }
     }
 }
@@ -143,6 +161,7 @@ pub struct Shard {
     /// Requests being answered, and WebSockets.
     busy: Cell<usize>,
     process: OnceCell<Arc<Process>>,
+    address_limits: Cell<AddressLimits>,
     common: RefCell<CommonFields>,
 }
 
@@ -178,6 +197,7 @@ impl Shard {
     ) -> Rc<Self> {
         Rc::new(Self {
             env,
+            address_limits: Cell::new(options.address_limits),
             options,
             site,
             metrics,
@@ -220,6 +240,69 @@ impl Shard {
     #[must_use]
     pub fn deadlines(&self) -> &Deadlines {
         &self.deadlines
+    }
+
+    /// Changes what one address may do, from now on.
+    pub fn set_address_limits(&self, limits: AddressLimits) {
+        self.address_limits.set(limits);
+    }
+
+    /// Counts a connection for this address; see [`addresses::Addresses::open`].
+    fn open_place(&self, address: IpAddr, is_new: bool) -> Result<Option<Place>, Refused> {
+        let limits = self.address_limits.get();
+        let Some(process) = self.process.get() else {
+            return Ok(None);
+        };
+        let now = self.env.now();
+        let opened = process.addresses().open(address, &limits, is_new, now);
+        match opened {
+            Ok((place, had_no_room)) => {
+                self.count_no_room(had_no_room);
+                Ok(place)
+            }
+            Err(refused) => {
+                let refusals = &self.metrics.connections_refused;
+                refusals.increment(refused.reason());
+                Err(refused)
+            }
+        }
+    }
+
+    /// Takes one request of this client; `Err` is how long to wait.
+    fn take_request(&self, client: &Client) -> Result<(), Duration> {
+        let (limits, process) = (self.address_limits.get(), self.process.get());
+        let Some(process) = process.filter(|_| client.is_limited) else {
+            return Ok(());
+        };
+        let now = self.env.now();
+        let taken = process.addresses();
+        match taken.take_request(client.address, &limits, now) {
+            Ok(((), had_no_room)) => {
+                self.count_no_room(had_no_room);
+                Ok(())
+            }
+            Err(wait) => {
+                self.metrics.rate_limited.increment("request");
+                Err(wait)
+            }
+        }
+    }
+
+    fn count_no_room(&self, had_no_room: bool) {
+        if had_no_room {
+            self.metrics.drops.increment("addresses_full");
+        }
+    }
+
+    /// Says once for the process that limits by address do not apply.
+    fn warn_of_proxies(&self) {
+        let process = self.process.get();
+        if !self.address_limits.get().are_off() && process.is_some_and(|p| p.is_first_doubt()) {
+            tracing::warn!(
+                "a peer of a loopback or private address is taken for a proxy, so limits by address do not apply to it; \
+                 set TRUST_PROXY to the proxies' addresses, or to none if there is no proxy"
+            );
+        }
     }
 
     /// Whether the process is going away: no new sessions. Every shard knows at once, so that a client

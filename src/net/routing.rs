@@ -3,10 +3,10 @@
 //! The checks and their order are those of the reference server, since clients and tests tell them
 //! apart: transport, origin, session id, method, the application's own check, protocol version.
 
-use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::websocket::Start;
-use super::{Mount, Response, Shard};
+use super::{Client, Mount, Response, Shard, http};
 use crate::engine::{Handshake, Key, Sid, Transport};
 use crate::wire::http::{Method, RequestHead, Unique};
 use crate::wire::websocket::{HandshakeError, accept, is_upgrade};
@@ -73,9 +73,9 @@ impl Refusal {
 }
 
 /// Decides about a request below a mount's path.
-pub(super) fn route(shard: &Shard, mount: &Mount, peer: SocketAddr, head: &RequestHead) -> Route {
+pub(super) fn route(shard: &Shard, mount: &Mount, client: &Client, head: &RequestHead) -> Route {
     let upgrade = is_upgrade(head);
-    match find(shard, mount, peer, head, upgrade) {
+    match find(shard, mount, client, head, upgrade) {
         Ok(route) => route,
         Err((refusal, text)) => {
             shard.metrics.handshakes_refused.increment(refusal.reason());
@@ -91,7 +91,7 @@ type Refused = (Refusal, Option<String>);
 fn find(
     shard: &Shard,
     mount: &Mount,
-    peer: SocketAddr,
+    client: &Client,
     head: &RequestHead,
     upgrade: bool,
 ) -> Result<Route, Refused> {
@@ -122,7 +122,11 @@ fn find(
             if !fits {
                 return refused(Refusal::Request);
             }
-            let handshake = Box::new(handshake(shard, peer, head));
+            if let Err(wait) = shard.take_request(client) {
+                shard.metrics.handshakes_refused.increment("rate_limited");
+                return Ok(Route::Refuse(too_many(wait, upgrade)));
+            }
+            let handshake = Box::new(handshake(shard, client, head));
             if let Some(Err(text)) = mount.admit.as_ref().map(|admit| admit(&handshake)) {
                 return Err((Refusal::Forbidden, Some(text)));
             }
@@ -195,10 +199,20 @@ fn draining() -> Response {
         .closing()
 }
 
-fn handshake(shard: &Shard, peer: SocketAddr, head: &RequestHead) -> Handshake {
+/// What wanted a tunnel is not followed by HTTP.
+fn too_many(wait: Duration, upgrade: bool) -> Response {
+    let response = http::too_many_requests(wait);
+    if upgrade {
+        response.closing()
+    } else {
+        response
+    }
+}
+
+fn handshake(shard: &Shard, client: &Client, head: &RequestHead) -> Handshake {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
     Handshake {
-        address: peer.ip().to_canonical(),
+        address: client.address,
         headers: head
             .fields()
             .map(|field| {
@@ -207,7 +221,7 @@ fn handshake(shard: &Shard, peer: SocketAddr, head: &RequestHead) -> Handshake {
             })
             .collect(),
         query: head.query().as_str().into(),
-        secure: false,
+        secure: client.secure,
         issued_wall_ms: shard.env.wall_ms(),
     }
 }

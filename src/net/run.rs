@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use glommio::net::TcpListener;
+use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::Timer;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::addresses::Addresses;
 use super::drain::Drain;
-use super::{Connection, Shard, flush, handoff, http};
+use super::{Connection, Origin, Shard, flush, handoff, http, proxied};
 
 /// Descriptors kept for what is no connection: files, the store, connections on their way between
 /// two shards.
@@ -48,6 +49,10 @@ pub struct Process {
     reserved: AtomicUsize,
     /// The limit of open descriptors.
     descriptors: usize,
+    /// What each client address has open.
+    addresses: Arc<Addresses>,
+    /// Whether it was said that a peer may be a proxy or not.
+    has_doubted: AtomicBool,
 }
 
 impl Process {
@@ -61,7 +66,18 @@ impl Process {
             connections: AtomicUsize::new(0),
             reserved: AtomicUsize::new(DESCRIPTORS_RESERVED),
             descriptors: limit.unwrap_or(usize::MAX),
+            addresses: Arc::default(),
+            has_doubted: AtomicBool::new(false),
         })
+    }
+
+    pub(super) fn addresses(&self) -> &Arc<Addresses> {
+        &self.addresses
+    }
+
+    /// Whether nobody has asked this before.
+    pub(super) fn is_first_doubt(&self) -> bool {
+        !self.has_doubted.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn opened(&self) {
@@ -76,6 +92,24 @@ impl Process {
     fn is_full(&self) -> bool {
         let used = self.connections.load(Ordering::Relaxed) + self.reserved.load(Ordering::Relaxed);
         used >= self.descriptors
+    }
+}
+
+/// Where a shard's connections come in.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Clients, and proxies that speak for them in HTTP's own fields.
+    pub public: OwnedFd,
+    /// Proxies that begin each connection with a header of the PROXY protocol.
+    pub proxied: Option<OwnedFd>,
+}
+
+impl From<OwnedFd> for Listeners {
+    fn from(public: OwnedFd) -> Self {
+        Self {
+            public,
+            proxied: None,
+        }
     }
 }
 
@@ -113,7 +147,7 @@ fn listener(fd: OwnedFd) -> TcpListener {
 /// When the shard runs already.
 pub async fn run(
     shard: Rc<Shard>,
-    listener_fd: OwnedFd,
+    listeners: impl Into<Listeners>,
     process: Arc<Process>,
     mut tick: Box<dyn FnMut(Instant) -> Option<Instant>>,
 ) {
@@ -128,11 +162,9 @@ pub async fn run(
         glommio::spawn_local(flush::run(Rc::clone(&shard), Rc::clone(mount))).detach();
     }
     glommio::spawn_local(handoff::adopt(Rc::clone(&shard))).detach();
-    // A second handle: the listener itself belongs to the task that accepts.
-    let closing = listener_fd.try_clone();
-    let listener = listener(listener_fd);
-    let accepting = accept(Rc::clone(&shard), listener, Arc::clone(&process));
-    let accepting = glommio::spawn_local(accepting);
+    let Listeners { public, proxied } = listeners.into();
+    let mut doors = vec![Door::open(&shard, public, &process, Entrance::Public)];
+    doors.extend(proxied.map(|fd| Door::open(&shard, fd, &process, Entrance::Proxied)));
 
     let mut last_active = Instant::now();
     let mut drain: Option<Drain> = None;
@@ -174,15 +206,57 @@ pub async fn run(
         due = Instant::now() + sleep;
         Timer::new(sleep).await;
     }
-    // The listener closes last: whoever came until now was answered. An accept in flight would keep
-    // it open for as long as the ring lives, so it is shut down first.
-    if let Ok(listener) = closing {
-        let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+    // The listeners close last: whoever came until now was answered.
+    for door in doors {
+        door.close().await;
     }
-    accepting.cancel().await;
 }
 
-async fn accept(shard: Rc<Shard>, listener: TcpListener, process: Arc<Process>) {
+/// A listener and the task that accepts from it.
+struct Door {
+    /// A second handle: the listener itself belongs to the task.
+    listener: io::Result<OwnedFd>,
+    accepting: glommio::Task<()>,
+}
+
+/// Whom a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entrance {
+    Public,
+    Proxied,
+}
+
+impl Door {
+    fn open(shard: &Rc<Shard>, fd: OwnedFd, process: &Arc<Process>, entrance: Entrance) -> Self {
+        let second = fd.try_clone();
+        let accepting = accept(
+            Rc::clone(shard),
+            listener(fd),
+            Arc::clone(process),
+            entrance,
+        );
+        Self {
+            listener: second,
+            accepting: glommio::spawn_local(accepting),
+        }
+    }
+
+    /// An accept in flight would keep the listener open for as long as the ring lives, so it is shut
+    /// down first.
+    async fn close(self) {
+        if let Ok(listener) = self.listener {
+            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+        }
+        self.accepting.cancel().await;
+    }
+}
+
+async fn accept(
+    shard: Rc<Shard>,
+    listener: TcpListener,
+    process: Arc<Process>,
+    entrance: Entrance,
+) {
     let mut count: usize = 0;
     loop {
         if process.is_full() {
@@ -199,9 +273,8 @@ async fn accept(shard: Rc<Shard>, listener: TcpListener, process: Arc<Process>) 
                 shard.metrics.connections_accepted.increment(1);
                 // Fails when the peer has left already.
                 if let Ok(peer) = stream.peer_addr() {
-                    let connection =
-                        Connection::new(Rc::clone(&shard), stream, peer, BytesMut::new());
-                    glommio::spawn_local(http::serve(connection)).detach();
+                    let origin = Origin::from(peer);
+                    welcome(&shard, stream, origin, entrance);
                 }
             }
             Err(error) => {
@@ -217,6 +290,18 @@ async fn accept(shard: Rc<Shard>, listener: TcpListener, process: Arc<Process>) 
             glommio::executor().yield_task_queue_now().await;
         }
     }
+}
+
+/// Gives an accepted connection a task of its own, unless its address has too many.
+fn welcome(shard: &Rc<Shard>, stream: TcpStream, mut origin: Origin, entrance: Entrance) {
+    if entrance == Entrance::Public && !proxied::count(shard, &mut origin) {
+        return;
+    }
+    let connection = Connection::new(Rc::clone(shard), stream, origin, BytesMut::new());
+    match entrance {
+        Entrance::Public => glommio::spawn_local(http::serve(connection)).detach(),
+        Entrance::Proxied => glommio::spawn_local(proxied::serve(connection)).detach(),
+    };
 }
 
 /// Whether an accept failed because of the one connection that it would have brought.

@@ -11,13 +11,26 @@ use crate::commands::make_token;
 use crate::config::{Config, Database};
 
 /// Says on standard output that every shard serves, and logs it.
-pub fn ready(config: &Config, auth: &AuthOptions, address: SocketAddr, shards: usize) {
+pub fn ready(
+    config: &Config,
+    auth: &AuthOptions,
+    address: SocketAddr,
+    proxied: Option<SocketAddr>,
+    shards: usize,
+) {
     let tokens = if config.demo {
         tokens(auth)
     } else {
         Vec::new()
     };
-    let text = text(config, &tokens, address, shards);
+    let mut text = text(config, &tokens, address, shards);
+    if let Some(proxied) = proxied {
+        let _ = writeln!(
+            text,
+            "Proxies with the PROXY protocol connect to {proxied}."
+        );
+        tracing::info!(address = %proxied, "the PROXY protocol is served");
+    }
     let _ = io::stdout().write_all(text.as_bytes());
     let _ = io::stdout().flush();
     let version = env!("CARGO_PKG_VERSION");

@@ -80,7 +80,7 @@ pub enum ServerError {
 fn listen_advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "Another program listens there: stop it, or choose another PORT."
+            "Another program listens there: stop it, or choose another PORT (or PROXY_PROTOCOL_ADDR)."
         }
         io::ErrorKind::AddrNotAvailable => "This machine does not have that address: see HOST.",
         io::ErrorKind::PermissionDenied => {
@@ -98,6 +98,7 @@ pub fn run(config: Config, auth: &AuthOptions) -> Result<(), ServerError> {
     let log = log::start(&config.log_level, config.log_format);
     let plan = cpus::plan(config.shards);
     let (listeners, address) = listen(SocketAddr::new(config.host, config.port), plan.shards)?;
+    let (listeners, proxied) = listen_to_proxies(&config, listeners)?;
     let (store, store_seats) = OpenStore::open(&config.database, &config.replicas, plan.shards)?;
     let status = Status::new(plan.shards, store.kind(), "mesh");
     let process = net::Process::new();
@@ -116,7 +117,7 @@ pub fn run(config: Config, auth: &AuthOptions) -> Result<(), ServerError> {
     // From here on only the shards hold the store, so that it closes with the last of them.
     drop(all);
     wait_for_start(&status, &ends)?;
-    announce::ready(&config, auth, address, plan.shards);
+    announce::ready(&config, auth, address, proxied, plan.shards);
     wait_for_end(&ends, &process)?;
     tracing::info!("stopped");
     Ok(())
@@ -126,7 +127,7 @@ pub fn run(config: Config, auth: &AuthOptions) -> Result<(), ServerError> {
 fn start_shards(
     plan: &Plan,
     all: &Shared,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<net::Listeners>,
     store_seats: Vec<postgres::Seat>,
 ) -> Result<Ends, ServerError> {
     let count = u8::try_from(plan.shards).expect("there are at most 64 shards");
@@ -138,12 +139,12 @@ fn start_shards(
         .zip(seats)
         .zip(handoffs)
         .zip(store_seats);
-    for (index, (((listener, seat), handoffs), store_seat)) in (0..count).zip(each) {
+    for (index, (((listeners, seat), handoffs), store_seat)) in (0..count).zip(each) {
         let parts = Parts {
             index,
             shards: count,
             all: all.clone(),
-            listener,
+            listeners,
             seat,
             handoffs,
             store_seat,
@@ -173,6 +174,23 @@ fn listen(address: SocketAddr, shards: usize) -> Result<(Vec<OwnedFd>, SocketAdd
         listeners.push(net::listen(bound).map_err(fail)?);
     }
     Ok((listeners, bound))
+}
+
+/// Puts to each shard's listener the one for the PROXY protocol, if there is to be one.
+fn listen_to_proxies(
+    config: &Config,
+    public: Vec<OwnedFd>,
+) -> Result<(Vec<net::Listeners>, Option<SocketAddr>), ServerError> {
+    let Some(address) = config.proxy_protocol_addr else {
+        return Ok((public.into_iter().map(net::Listeners::from).collect(), None));
+    };
+    let (proxied, address) = listen(address, public.len())?;
+    let pairs = public.into_iter().zip(proxied);
+    let both = pairs.map(|(public, proxied)| net::Listeners {
+        public,
+        proxied: Some(proxied),
+    });
+    Ok((both.collect(), Some(address)))
 }
 
 /// Waits until nobody listens on an address. The kernel gives back the listeners of a server that

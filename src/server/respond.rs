@@ -16,6 +16,9 @@ use crate::wire::http::Method;
 /// What a path that is there may be asked for.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
+/// The paths that probes ask for.
+pub const HEALTH: &[&str] = &["/health", "/health/ready"];
+
 /// The demo's page and what its tokens are signed with.
 pub struct Demo {
     page: Page,

@@ -1,12 +1,11 @@
 //! One shard: its sessions, hub, chat and connections, introduced to each other.
 
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::respond::{Demo, Routes};
+use super::respond::{self, Demo, Routes};
 use super::status::Status;
 use super::store_state;
 use super::stores::OpenStore;
@@ -21,13 +20,17 @@ use crate::env::Env;
 use crate::hub::{self, Hub};
 use crate::limit::Rate;
 use crate::metrics::Metrics;
-use crate::net::{self, Cors, Handoffs, Mount, Site, Transports};
+use crate::net::{self, AddressLimits, Cors, Handoffs, Mount, Site, Transports};
 use crate::store::{SharedStore, postgres};
 
 /// How long a drained shard waits for the store's answers: nothing waits for longer.
 const SENDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a shard says how the store is.
 const STORE_LOOK: Duration = Duration::from_millis(250);
+/// REST requests and handshakes of one address at once.
+const HTTP_BURST: u32 = 100;
+/// New connections of one address at once.
+const CONNECTIONS_BURST: u32 = 1_000;
 /// So many times a user's burst may be refused before the user is cut off.
 const REFUSALS_PER_BURST: u32 = 10;
 /// An upgrade that is not finished by then is given up.
@@ -50,7 +53,7 @@ pub(super) struct Parts {
     pub(super) index: u8,
     pub(super) shards: u8,
     pub(super) all: Shared,
-    pub(super) listener: OwnedFd,
+    pub(super) listeners: net::Listeners,
     pub(super) seat: Seat,
     pub(super) handoffs: Handoffs,
     pub(super) store_seat: postgres::Seat,
@@ -107,6 +110,10 @@ pub(super) async fn serve(parts: Parts) {
         shards: parts.shards,
         host: parts.all.host,
         drain: parts.all.config.drain,
+        trust: parts.all.config.trust_proxy.clone(),
+        address_limits: address_limits(&parts.all.config),
+        require_https: parts.all.config.require_https,
+        plain_paths: respond::HEALTH,
         ..net::Options::default()
     };
     let status = parts.all.status.clone();
@@ -121,7 +128,7 @@ pub(super) async fn serve(parts: Parts) {
     };
     let shard = net::Shard::new(env, options, site, metrics, parts.handoffs);
     let tick = Box::new(move |now| pulse.tick(now));
-    net::run(shard, parts.listener, parts.all.process, tick).await;
+    net::run(shard, parts.listeners, parts.all.process, tick).await;
     status.ended(index);
     finish_sends(&chat).await;
     store_seat.leave().await;
@@ -199,6 +206,18 @@ fn message_rate(config: &Config) -> MessageRate {
     MessageRate {
         rate: Rate::per_second(config.rate_messages_per_second, config.rate_burst),
         refusals_max: config.rate_burst.saturating_mul(REFUSALS_PER_BURST),
+    }
+}
+
+fn address_limits(config: &Config) -> AddressLimits {
+    if config.demo {
+        // All come from this machine.
+        return AddressLimits::default();
+    }
+    AddressLimits {
+        requests: Rate::per_second(config.rate_http_per_second, HTTP_BURST),
+        connections: Rate::per_second(config.rate_connections_per_second, CONNECTIONS_BURST),
+        connections_max: config.max_connections_per_ip,
     }
 }
 

@@ -9,6 +9,7 @@ pub mod engine_io;
 pub mod frame;
 pub mod http;
 mod msgpack;
+pub mod proxy_protocol;
 pub mod resp;
 pub mod socket_io;
 pub mod websocket;

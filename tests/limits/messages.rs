@@ -67,7 +67,7 @@ fn one_rate_holds_for_all_connections_of_a_user_on_all_shards() {
         "refused is not stored"
     );
     let refused = server.metric("yum_rate_limited_total", "what=\"message\"");
-    assert_eq!(refused, f64::from(u32::try_from(120 - taken).expect("few")));
+    assert!((refused - f64::from(u32::try_from(120 - taken).expect("few"))).abs() < 0.5);
     let mut bob = connect("bob");
     bob.join("r");
     bob.say("r", "another user's rate is another's");

@@ -44,12 +44,30 @@ impl Connection {
     pub(crate) fn open(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
+        Ok(Self::over(stream, address))
+    }
+
+    /// Over a TCP connection made by the caller.
+    pub(crate) fn over(stream: TcpStream, address: SocketAddr) -> Self {
         let read = Vec::new();
-        Ok(Self {
+        Self {
             address,
             stream,
             read,
-        })
+        }
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(crate) fn ask(
+        &mut self,
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<Response> {
+        self.send(method, target, fields, body)?;
+        let answer = self.receive(Instant::now() + PATIENCE)?;
+        answer.ok_or_else(|| ErrorKind::TimedOut.into())
     }
 
     /// Sends a request.

@@ -59,6 +59,10 @@ impl Server {
             .env("JWT_SECRET", format!("{SECRET},{OLD_SECRET}"))
             // Most tests send as fast as they can.
             .env("RATE_MESSAGES_PER_SECOND", "0")
+            // Their addresses are all of this machine.
+            .env("RATE_HTTP_PER_SECOND", "0")
+            .env("RATE_CONNECTIONS_PER_SECOND", "0")
+            .env("MAX_CONNECTIONS_PER_IP", "0")
             .env("METRICS_ADDR", metrics.to_string())
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
