@@ -25,4 +25,5 @@ pub mod commands;
 pub mod config;
 pub mod load;
 pub mod log;
+pub mod report;
 pub mod server;

@@ -2,32 +2,37 @@
 //!
 //! A shard only formats a line and hands it to a bounded queue; a thread of its own writes it. When
 //! the queue is full the line is dropped and counted: a full disk or a slow reader of the log must
-//! not stop a message. Nobody logs tokens, secrets or what people write to each other.
+//! not stop a message. A place that repeats itself is cut short ([`repetition`]). Nobody logs tokens, secrets or what people write to each other.
 
-use std::fmt;
+mod ecs;
+mod repetition;
+
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::{Targets, filter_fn};
-use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
-use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::registry::{LookupSpan, Scope};
+use tracing::Level;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
+use uuid::Uuid;
 
 use crate::config::LogFormat;
-use crate::metrics::LOG_LINES_DROPPED;
+use crate::metrics::{LOG_LINES_DROPPED, LOG_LINES_REPEATED};
+use crate::report::{Reporter, without_quotes};
+use repetition::{Filtered, LeftOut, Repetition};
 
 /// Lines that wait to be written.
 const LINES_MAX: usize = 8192;
+/// How often the writer looks at what was dropped or left out.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long [`Guard::flush`] waits for the writer.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -40,6 +45,7 @@ enum Item {
 #[derive(Clone)]
 pub struct Guard {
     queue: SyncSender<Item>,
+    level: reload::Handle<Targets, Registry>,
 }
 
 impl Guard {
@@ -50,6 +56,14 @@ impl Guard {
             let _ = written.recv_timeout(FLUSH_TIMEOUT);
         }
     }
+
+    /// Logs from now on what `level` says, as [`start`] takes it. Returns whether it could be done.
+    #[must_use]
+    pub fn set_level(&self, level: &str) -> bool {
+        level
+            .parse()
+            .is_ok_and(|targets: Targets| self.level.reload(targets).is_ok())
+    }
 }
 
 impl Drop for Guard {
@@ -58,42 +72,49 @@ impl Drop for Guard {
     }
 }
 
-/// Starts the log on standard error. From then on a panic is logged and ends the process.
+/// Starts the log on standard error. From then on a panic is logged, reported and ends the process.
 #[must_use]
-pub fn start(level: &str, format: Option<LogFormat>) -> Guard {
-    let filter: Targets = level.parse().unwrap_or_default();
+pub fn start(level: &str, format: Option<LogFormat>, reporter: Option<Reporter>) -> Guard {
     let terminal = io::stderr().is_terminal();
-    let pretty = match format {
+    let is_pretty = match format {
         Some(format) => format == LogFormat::Pretty,
         None => terminal,
     };
     let (queue, lines) = sync_channel(LINES_MAX);
-    let dropped = Arc::new(AtomicU64::new(0));
+    let repetition = Arc::new(Repetition::default());
+    let out = Output {
+        dropped: Arc::default(),
+        repetition: repetition.clone(),
+        is_pretty,
+    };
     let writer = MakeLine {
         queue: queue.clone(),
-        dropped: dropped.clone(),
+        dropped: out.dropped.clone(),
     };
     // Without its thread the log would be silent; the server itself can go on.
     let _ = std::thread::Builder::new()
         .name("log".to_owned())
-        .spawn(move || write_lines(&lines, &dropped));
-    let base = tracing_subscriber::registry()
-        .with(filter)
-        .with(filter_fn(|event| {
+        .spawn(move || write_lines(&lines, &out));
+    let (targets, level) = reload::Layer::new(level.parse::<Targets>().unwrap_or_default());
+    let filter = targets
+        .and(filter_fn(|event| {
             is_loggable(event.target(), *event.level())
-        }));
+        }))
+        .and(Filtered(repetition));
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
-    // A second start (in tests) keeps the first.
-    let _ = if pretty {
-        base.with(layer.with_ansi(terminal).with_target(true))
-            .try_init()
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = if is_pretty {
+        layer.with_ansi(terminal).with_target(true).boxed()
     } else {
         let fields = tracing_subscriber::fmt::format::JsonFields::new();
-        base.with(layer.fmt_fields(fields).event_format(Ecs))
-            .try_init()
+        layer.fmt_fields(fields).event_format(ecs::Ecs).boxed()
     };
-    let guard = Guard { queue };
-    log_panics(guard.clone());
+    // A bug is reported whatever is logged. A second start (in tests) keeps the first.
+    let _ = tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .with(reporter.clone().with_filter(LevelFilter::ERROR))
+        .try_init();
+    let guard = Guard { queue, level };
+    log_panics(guard.clone(), reporter);
     guard
 }
 
@@ -103,21 +124,35 @@ fn is_loggable(target: &str, level: Level) -> bool {
     level <= Level::INFO || target.starts_with(env!("CARGO_CRATE_NAME"))
 }
 
-fn log_panics(guard: Guard) {
+fn log_panics(guard: Guard, reporter: Option<Reporter>) {
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(ToString::to_string);
-        let text = panic.payload_as_str().unwrap_or("no text");
-        tracing::error!(place, panic = text, "a thread panicked");
+        let text = without_quotes(panic.payload_as_str().unwrap_or("no text"));
+        let id = Uuid::now_v7().simple().to_string();
+        tracing::error!(error.id = id, place, panic = text, "a thread panicked");
+        if let Some(reporter) = &reporter {
+            reporter.panicked(&id, &text, place.as_deref());
+            reporter.flush();
+        }
         guard.flush();
         // A server missing a thread is worse than one restarting.
         std::process::exit(1);
     }));
 }
 
-fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64) {
-    let mut told = 0;
+/// What the thread that writes knows.
+struct Output {
+    dropped: Arc<AtomicU64>,
+    repetition: Arc<Repetition>,
+    is_pretty: bool,
+}
+
+fn write_lines(lines: &Receiver<Item>, out: &Output) {
+    let dropped = metrics::counter!(LOG_LINES_DROPPED);
+    let repeated = metrics::counter!(LOG_LINES_REPEATED);
+    let mut looked = Instant::now();
     loop {
-        match lines.recv_timeout(Duration::from_secs(1)) {
+        match lines.recv_timeout(LOOK) {
             Ok(Item::Line(line)) => {
                 let _ = io::stderr().write_all(&line);
             }
@@ -127,12 +162,48 @@ fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        let now = dropped.load(Ordering::Relaxed);
-        if now != told {
-            metrics::counter!(LOG_LINES_DROPPED).absolute(now);
-            told = now;
+        let now = Instant::now();
+        if now.saturating_duration_since(looked) < LOOK {
+            continue;
+        }
+        looked = now;
+        dropped.absolute(out.dropped.load(Ordering::Relaxed));
+        repeated.absolute(out.repetition.total());
+        for left_out in out.repetition.take(now) {
+            let _ = io::stderr().write_all(told(&left_out, out.is_pretty).as_bytes());
         }
     }
+}
+
+/// The line that stands for those left out.
+fn told(left_out: &LeftOut, is_pretty: bool) -> String {
+    let LeftOut {
+        target,
+        place,
+        count,
+    } = left_out;
+    let at = OffsetDateTime::now_utc();
+    if is_pretty {
+        let at = at.format(&Rfc3339).unwrap_or_default();
+        return format!("{at}  WARN {target}: {count} lines of {place} were left out\n");
+    }
+    let fields = [
+        (
+            "message",
+            Value::from("lines were left out: the same place had logged often"),
+        ),
+        ("count", Value::from(*count)),
+        ("place", Value::from(place.as_str())),
+    ];
+    let fields: Map<_, _> = fields
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect();
+    let thread = std::thread::current();
+    format!(
+        "{}\n",
+        ecs::line(at, Level::WARN, target, thread.name(), fields)
+    )
 }
 
 #[derive(Clone)]
@@ -163,97 +234,6 @@ impl io::Write for Line<'_> {
     }
 }
 
-/// One JSON object a line, in the names of the Elastic Common Schema.
-struct Ecs;
-
-impl<S, N> FormatEvent<S, N> for Ecs
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        ctx: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut fields = Map::new();
-        // Outer spans first, so that what is nearer to the event wins.
-        for span in ctx.event_scope().into_iter().flat_map(Scope::from_root) {
-            if let Some(formatted) = span.extensions().get::<FormattedFields<N>>()
-                && let Ok(Value::Object(more)) = serde_json::from_str(&formatted.fields)
-            {
-                fields.extend(more);
-            }
-        }
-        event.record(&mut Collect(&mut fields));
-        let line = ecs_line(
-            OffsetDateTime::now_utc(),
-            *event.metadata().level(),
-            event.metadata().target(),
-            std::thread::current().name(),
-            fields,
-        );
-        writeln!(writer, "{line}")
-    }
-}
-
-fn ecs_line(
-    at: OffsetDateTime,
-    level: tracing::Level,
-    logger: &str,
-    thread: Option<&str>,
-    mut fields: Map<String, Value>,
-) -> Value {
-    let mut line = Map::new();
-    let at = at.format(&Rfc3339).unwrap_or_default();
-    line.insert("@timestamp".to_owned(), at.into());
-    let level = level.as_str().to_ascii_lowercase();
-    line.insert("log.level".to_owned(), level.into());
-    let message = fields.remove("message").unwrap_or(Value::from(""));
-    line.insert("message".to_owned(), message);
-    line.insert("ecs.version".to_owned(), "8.11.0".into());
-    line.insert("service.name".to_owned(), "project-yum".into());
-    line.insert("log.logger".to_owned(), logger.into());
-    if let Some(thread) = thread {
-        line.insert("process.thread.name".to_owned(), thread.into());
-    }
-    if !fields.is_empty() {
-        // What ECS has no name for belongs under `labels`.
-        line.insert("labels".to_owned(), Value::Object(fields));
-    }
-    Value::Object(line)
-}
-
-struct Collect<'a>(&'a mut Map<String, Value>);
-
-impl Collect<'_> {
-    fn put(&mut self, field: &Field, value: impl Into<Value>) {
-        self.0.insert(field.name().to_owned(), value.into());
-    }
-}
-
-impl Visit for Collect<'_> {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value);
-    }
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value);
-    }
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value);
-    }
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value);
-    }
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value);
-    }
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}"));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,21 +244,6 @@ mod tests {
         assert!(is_loggable("tungstenite::protocol", Level::WARN));
         assert!(!is_loggable("tungstenite::protocol", Level::TRACE));
         assert!(!is_loggable("tokio_postgres::query", Level::DEBUG));
-    }
-
-    #[test]
-    fn a_line_is_one_json_object_whatever_is_in_it() {
-        let mut fields = Map::new();
-        fields.insert("message".to_owned(), "two\nlines \"quoted\"".into());
-        fields.insert("shard".to_owned(), 3.into());
-        let at = OffsetDateTime::UNIX_EPOCH;
-        let line = ecs_line(at, tracing::Level::WARN, "project_yum::net", None, fields);
-        let text = line.to_string();
-        assert!(!text.contains('\n'));
-        assert_eq!(line["@timestamp"], "1970-01-01T00:00:00Z");
-        assert_eq!(line["log.level"], "warn");
-        assert_eq!(line["message"], "two\nlines \"quoted\"");
-        assert_eq!(line["labels"]["shard"], 3);
     }
 
     #[test]

@@ -21,6 +21,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("config", 5),
     ("load", 5),
     ("log", 5),
+    ("report", 5),
     ("server", 5),
 ];
 

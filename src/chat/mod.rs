@@ -173,7 +173,7 @@ impl Chat {
         reply: &mut Reply,
     ) -> Result<(), Failure> {
         let member = reply.socket().data::<Member>();
-        let member = member.ok_or_else(|| Failure::new(Code::Internal, "a socket without user"))?;
+        let member = member.ok_or_else(|| bug(&self.parts.env, "a socket without user"))?;
         if kind == Kind::SendMessage {
             // Before anything else is looked at: this is what a flood may cost.
             self.take_message(&member)?;
@@ -227,6 +227,18 @@ impl Chat {
     fn chat_room<'a>(&self, room: &'a str) -> Option<&'a str> {
         room.strip_prefix(&*self.options.room_prefix)
     }
+}
+
+/// The refusal for what only a bug of ours can cause. It is logged, and reported, under the id that
+/// the message carries.
+#[must_use]
+pub fn bug(env: &Env, what: &'static str) -> Failure {
+    let mut id = [0; 16];
+    env.fill(&mut id);
+    let id = format!("{:032x}", u128::from_be_bytes(id));
+    tracing::error!(error.id = id, what, "a bug of this server");
+    let message = format!("this is a bug of the server; whoever runs it finds it by {id}");
+    Failure::new(Code::Internal, message)
 }
 
 /// The token of the request that opened the connection, for clients that cannot send it later.
@@ -289,6 +301,7 @@ impl App for Chat {
     }
 
     fn on_connected(&self, socket: &Socket) {
+        tracing::debug!(socket = %socket.id(), "connected");
         if let Some(member) = socket.data::<Member>() {
             let mut expiries = self.expiries.borrow_mut();
             expiries.insert(member.expires_wall_ms(), socket.id());
@@ -315,7 +328,13 @@ impl App for Chat {
         })
     }
 
-    fn on_disconnect(&self, socket: &Socket, _reason: DisconnectReason, _rooms: &[Text]) {
+    fn on_disconnect(&self, socket: &Socket, reason: DisconnectReason, _rooms: &[Text]) {
+        let (socket_id, reason) = (socket.id(), reason.label());
+        if reason == DisconnectReason::SlowConsumer.label() {
+            tracing::warn!(socket = %socket_id, "closed: it does not read what is sent to it");
+        } else {
+            tracing::debug!(socket = %socket_id, reason, "disconnected");
+        }
         let Some(member) = socket.data::<Member>() else {
             return;
         };

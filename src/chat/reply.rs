@@ -63,18 +63,22 @@ impl Reply {
 
     /// Says that it succeeded. Whoever has said so does not fail afterwards.
     pub(super) fn ok(&mut self, answer: &impl Serialize) {
-        self.metrics.events.increment_pair(self.kind.name(), "ok");
+        self.note("ok");
         if let Some(ack) = self.ack.take() {
             ack.send(&Args::one(answer));
         }
     }
 
+    /// Counts and logs the outcome.
+    fn note(&self, outcome: &'static str) {
+        let event = self.kind.name();
+        self.metrics.events.increment_pair(event, outcome);
+        tracing::debug!(socket = %self.socket.id(), event, outcome, "event answered");
+    }
+
     /// Says that it failed.
     pub(super) fn fail(&mut self, failure: &Failure) {
-        let outcome = failure.code.as_str();
-        self.metrics
-            .events
-            .increment_pair(self.kind.name(), outcome);
+        self.note(failure.code.as_str());
         if let Some(ack) = self.ack.take() {
             ack.send(&failed(failure));
             return;

@@ -157,6 +157,10 @@ pub struct Config {
     pub log_level: Box<str>,
     /// How it is logged; `None`: pretty on a terminal, else JSON.
     pub log_format: Option<LogFormat>,
+    /// Where bugs are reported; `None`: nowhere.
+    pub sentry_dsn: Option<sentry::types::Dsn>,
+    /// What the reports call this installation.
+    pub sentry_environment: Box<str>,
     /// How long clients may take to leave.
     pub drain: Duration,
     /// The values as they are, for `config print`.
@@ -321,6 +325,8 @@ impl Values {
             metrics_required: self.found.contains_key("METRICS_ADDR"),
             log_level: self.get("LOG_LEVEL", "info".into(), v::log_level),
             log_format: self.get("LOG_FORMAT", None, |text| v::log_format(text).map(Some)),
+            sentry_dsn: self.get("SENTRY_DSN", None, v::dsn),
+            sentry_environment: self.get("SENTRY_ENVIRONMENT", "production".into(), v::environment),
             drain: self.get("DRAIN_SECONDS", Duration::from_secs(10), |text| {
                 v::seconds(text, 0, 3_600)
             }),

@@ -169,6 +169,16 @@ pub const SETTINGS: &[Setting] = &[
         "json; pretty on a terminal",
         "json or pretty.",
     ),
+    secret(
+        "SENTRY_DSN",
+        "",
+        "Where panics and internal errors are reported, as Sentry gives it: https://KEY@HOST/PROJECT.",
+    ),
+    plain(
+        "SENTRY_ENVIRONMENT",
+        "production",
+        "What reports to Sentry call this installation.",
+    ),
     plain(
         "DRAIN_SECONDS",
         "10",
@@ -189,7 +199,6 @@ pub struct Later {
 pub const LATER: &[Later] = &[
     later("REDIS_URL", "several hosts over Redis"),
     later("JWT_JWKS_FILE", "verifying with public keys"),
-    later("SENTRY_DSN", "error tracking"),
 ];
 
 /// Values that turn a feature off.

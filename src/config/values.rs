@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::settings::OFF;
 use super::{Database, LogFormat, Secret};
 use crate::net::Trust;
 use crate::store::postgres::{REPLICAS_MAX, Target};
@@ -189,6 +190,27 @@ pub(super) fn log_level(text: &str) -> Result<Box<str>, String> {
         .and_then(Result::ok)
         .map(|_| text.into())
         .ok_or_else(|| "must be error, warn, info, debug, trace or off, also by module".to_owned())
+}
+
+/// Where reports go, or `None` for `none`. The error does not show the key.
+pub(super) fn dsn(text: &str) -> Result<Option<sentry::types::Dsn>, String> {
+    if OFF.contains(&text) {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|_| "must be as Sentry gives it, https://KEY@HOST/PROJECT, or none".to_owned())
+}
+
+/// A name as Sentry allows it for an environment.
+pub(super) fn environment(text: &str) -> Result<Box<str>, String> {
+    let plain = |b: u8| b.is_ascii_graphic() && b != b'/';
+    if text.len() > 64 || text == "None" || !text.bytes().all(plain) {
+        return Err(
+            "must be at most 64 letters, digits and signs, without spaces and /".to_owned(),
+        );
+    }
+    Ok(text.into())
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -5,6 +5,7 @@
 //! being written. Each step has its own deadline, which single bytes do not push back.
 
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::addresses::Refused;
@@ -262,6 +263,31 @@ fn class(status: u16) -> &'static str {
     }
 }
 
+/// Longest part of a path, or of a request's id, in the log.
+const NOTED_BYTES_MAX: usize = 128;
+
+/// Logs a request, under the id that a proxy gave it or one of our own. Never its query: it may hold
+/// a session's id.
+fn note(request: &RequestHead, status: u16) {
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let plain = |id: &&str| {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        !id.is_empty() && id.len() <= NOTED_BYTES_MAX && id.bytes().all(is_plain)
+    };
+    let id = match request.field("x-request-id").filter(plain) {
+        Some(id) => id.to_owned(),
+        None => COUNT.fetch_add(1, Ordering::Relaxed).to_string(),
+    };
+    let path: String = request.path().chars().take(NOTED_BYTES_MAX).collect();
+    tracing::debug!(
+        http.request.id = id,
+        http.request.method = format!("{:?}", request.method()).to_uppercase(),
+        url.path = path,
+        http.response.status_code = status,
+        "request answered"
+    );
+}
+
 impl Connection {
     /// Answers a request, with the fields that every answer has. The answer to HEAD loses its body.
     pub async fn respond(
@@ -279,6 +305,9 @@ impl Connection {
             .metrics
             .http_requests
             .increment(class(response.status));
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            note(request, response.status);
+        }
         shard.site.cors.mark(request, &mut response);
         super::compress::compress(request, &mut response);
         // What was not read of this request must never be taken for the next one.

@@ -30,6 +30,7 @@ use crate::bus::directory::Directory;
 use crate::bus::mesh;
 use crate::config::Config;
 use crate::metrics::DRAINING;
+use crate::report::Reporter;
 use crate::store::{Condition, postgres, sqlite};
 use crate::{log, net};
 use cpus::Plan;
@@ -95,7 +96,13 @@ pub fn run(config: Config, auth: &AuthOptions) -> Result<(), ServerError> {
     let recorder = config
         .metrics_addr
         .map(|address| (address, metrics_listener::install_recorder()));
-    let log = log::start(&config.log_level, config.log_format);
+    let reporter = config
+        .sentry_dsn
+        .as_ref()
+        .map(|dsn| Reporter::start(dsn, &config.sentry_environment))
+        .transpose()
+        .map_err(ServerError::Thread)?;
+    let log = log::start(&config.log_level, config.log_format, reporter);
     let plan = cpus::plan(config.shards);
     let (listeners, address) = listen(SocketAddr::new(config.host, config.port), plan.shards)?;
     let (listeners, proxied) = listen_to_proxies(&config, listeners)?;

@@ -4,5 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod journal;
+mod report;
 mod running;
 mod scrape;

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use project_yum::metrics::{FAMILY_MAX, Kind, PAIRS_MAX, TABLE};
 use serde_json::json;
@@ -237,7 +236,6 @@ fn eight_hours_of_scrapes_grow_no_memory() {
     some_traffic(&server);
     let mut sizes = Vec::new();
     let mut before = 0;
-    let start = Instant::now();
     for n in 0..EIGHT_HOURS {
         sizes.push(server.scrape().lines().count());
         if n == EIGHT_HOURS / 8 {
@@ -245,12 +243,6 @@ fn eight_hours_of_scrapes_grow_no_memory() {
         }
     }
     let grown = server.resident_bytes().saturating_sub(before);
-    println!(
-        "{EIGHT_HOURS} scrapes took {:?}, {} lines, {} KiB more",
-        start.elapsed(),
-        sizes[0],
-        grown >> 10
-    );
     assert_eq!(
         sizes[0],
         sizes[EIGHT_HOURS - 1],

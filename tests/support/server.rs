@@ -1,7 +1,7 @@
 //! The built binary as a server, on a free port, with a database of its own.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -40,13 +40,18 @@ pub(crate) fn shared() -> &'static Server {
 impl Server {
     /// Starts one with its database in `folder`.
     pub(crate) fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::start_program(env!("CARGO_BIN_EXE_project-yum").as_ref(), folder, settings)
+    }
+
+    /// Starts another program that serves as ours does. Its input is a pipe to be written to.
+    pub(crate) fn start_program(program: &Path, folder: &Path, settings: &[(&str, &str)]) -> Self {
         let metrics = free_port();
         let log = File::options()
             .create(true)
             .append(true)
             .open(folder.join("log"))
             .expect("a log file");
-        let mut process = Command::new(env!("CARGO_BIN_EXE_project-yum"))
+        let mut process = Command::new(program)
             .current_dir(folder)
             .env_clear()
             .env("RUST_BACKTRACE", "1")
@@ -65,7 +70,7 @@ impl Server {
             .env("MAX_CONNECTIONS_PER_IP", "0")
             .env("METRICS_ADDR", metrics.to_string())
             .envs(settings.iter().copied())
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -134,6 +139,12 @@ impl Server {
         let answer = http::get(self.metrics, "/metrics", &[]);
         assert_eq!(answer.status, 200);
         answer.text()
+    }
+
+    /// Writes a line to its input.
+    pub(crate) fn tell(&mut self, line: &str) {
+        let input = self.process.stdin.as_mut().expect("its input is a pipe");
+        writeln!(input, "{line}").expect("it reads");
     }
 
     pub(crate) fn pid(&self) -> u32 {
