@@ -9,6 +9,7 @@ pub mod cpus;
 pub mod demo;
 pub mod executor;
 pub mod metrics_listener;
+pub mod notify;
 pub mod probe;
 pub mod process_figures;
 pub mod respond;
@@ -125,6 +126,7 @@ pub fn run(config: Config, auth: &AuthOptions) -> Result<(), ServerError> {
     drop(all);
     wait_for_start(&status, &ends)?;
     announce::ready(&config, auth, address, proxied, plan.shards);
+    notify::ready(&status.summary());
     wait_for_end(&ends, &process)?;
     tracing::info!("stopped");
     Ok(())
@@ -227,6 +229,7 @@ fn start_threads(
     let drain = move |signal: &'static str| {
         tracing::info!(signal, "draining: clients are told to leave");
         told.set_draining();
+        notify::stopping();
         shown.set(1.0);
         draining.draining.store(true, Ordering::Release);
     };

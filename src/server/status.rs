@@ -5,9 +5,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// How a part of the server is; the text says why it is degraded.
 pub type PartState = Result<(), Box<str>>;
@@ -15,13 +17,63 @@ pub type PartState = Result<(), Box<str>>;
 /// What the threads of the process know of each other.
 pub struct Status {
     start: Instant,
-    store_kind: &'static str,
-    bus_kind: &'static str,
     /// Milliseconds since `start` at each shard's last tick; 0: not yet, or no more.
     ticks: Vec<AtomicU64>,
-    stalled: Vec<AtomicBool>,
+    /// Milliseconds since `start` when the watchdog found each shard stalled; 0: it is not.
+    stalled: Vec<AtomicU64>,
     draining: AtomicBool,
-    store: Mutex<(PartState, Instant)>,
+    store: Part,
+    bus: Part,
+}
+
+/// A part's state, and since when.
+struct Part {
+    kind: &'static str,
+    state: Mutex<(PartState, Instant)>,
+}
+
+impl Part {
+    fn new(kind: &'static str, start: Instant) -> Self {
+        Self {
+            kind,
+            state: Mutex::new((Ok(()), start)),
+        }
+    }
+
+    fn set(&self, state: PartState) {
+        let mut known = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0.is_err() && state.is_err() {
+            // Another reason is no other time: it has been degraded since the first.
+            known.0 = state;
+        } else if known.0 != state {
+            *known = (state, Instant::now());
+        }
+    }
+
+    fn get(&self) -> (PartState, Instant) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.clone()
+    }
+
+    fn describe(&self) -> Value {
+        match self.get() {
+            (Ok(()), _) => json!({"kind": self.kind, "status": "ok"}),
+            (Err(reason), since) => json!({
+                "kind": self.kind,
+                "status": "degraded",
+                "reason": reason,
+                "since": wall(since),
+                "forSeconds": since.elapsed().as_secs(),
+            }),
+        }
+    }
+}
+
+/// A moment of the past by the clock on the wall, to the second.
+fn wall(then: Instant) -> String {
+    let then = OffsetDateTime::now_utc() - then.elapsed();
+    let whole = then.replace_nanosecond(0).unwrap_or(then);
+    whole.format(&Rfc3339).unwrap_or_default()
 }
 
 /// An answer of `/health` or `/health/ready`.
@@ -40,20 +92,23 @@ impl Status {
         let start = Instant::now();
         Arc::new(Self {
             start,
-            store_kind,
-            bus_kind,
             ticks: (0..shards).map(|_| AtomicU64::new(0)).collect(),
-            stalled: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+            stalled: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             draining: AtomicBool::new(false),
-            store: Mutex::new((Ok(()), start)),
+            store: Part::new(store_kind, start),
+            bus: Part::new(bus_kind, start),
         })
+    }
+
+    /// Milliseconds from the start, at least 1.
+    fn stamp(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.start).as_millis();
+        u64::try_from(since).unwrap_or(u64::MAX).max(1)
     }
 
     /// Stamps a shard's tick.
     pub fn ticked(&self, shard: usize, now: Instant) {
-        let since = now.saturating_duration_since(self.start).as_millis();
-        let since = u64::try_from(since).unwrap_or(u64::MAX);
-        self.ticks[shard].store(since.max(1), Ordering::Relaxed);
+        self.ticks[shard].store(self.stamp(now), Ordering::Relaxed);
     }
 
     /// Says that a shard has done its work: it ticks no more, and nobody waits for it.
@@ -81,7 +136,17 @@ impl Status {
 
     /// Says whether a shard is stalled; `true` when that is news.
     pub fn set_stalled(&self, shard: usize, stalled: bool) -> bool {
-        self.stalled[shard].swap(stalled, Ordering::Relaxed) != stalled
+        let stamp = if stalled {
+            self.stamp(Instant::now())
+        } else {
+            0
+        };
+        let known = &self.stalled[shard];
+        if (known.load(Ordering::Relaxed) > 0) == stalled {
+            return false;
+        }
+        known.store(stamp, Ordering::Relaxed);
+        true
     }
 
     /// Says that the server is going away.
@@ -91,10 +156,12 @@ impl Status {
 
     /// Says how the store is.
     pub fn set_store(&self, state: PartState) {
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        if store.0 != state {
-            *store = (state, Instant::now());
-        }
+        self.store.set(state);
+    }
+
+    /// Says how the way to other hosts is.
+    pub fn set_bus(&self, state: PartState) {
+        self.bus.set(state);
     }
 
     /// The liveness answer: it never fails because the store does.
@@ -109,44 +176,70 @@ impl Status {
         self.answer(true)
     }
 
-    fn answer(&self, ready: bool) -> Health {
-        let (store, since) = {
-            let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-            (store.0.clone(), store.1)
-        };
-        let stalled: Vec<usize> = (0..self.shards())
-            .filter(|shard| self.stalled[*shard].load(Ordering::Relaxed))
-            .collect();
-        let (code, word) = if self.draining.load(Ordering::Relaxed) {
+    /// One line for whoever asks the service manager: the word of `/health`, and why.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let (_, word) = self.judge(false);
+        let mut reasons = Vec::new();
+        for (name, part) in [("store", &self.store), ("bus", &self.bus)] {
+            if let (Err(reason), since) = part.get() {
+                reasons.push(format!("{name} since {}: {reason}", wall(since)));
+            }
+        }
+        for (shard, since) in self.stalled() {
+            reasons.push(format!("shard {shard} stands still since {}", wall(since)));
+        }
+        if reasons.is_empty() {
+            return word.to_owned();
+        }
+        format!("{word}: {}", reasons.join("; "))
+    }
+
+    fn stalled(&self) -> Vec<(usize, Instant)> {
+        let stamps = self
+            .stalled
+            .iter()
+            .map(|stamp| stamp.load(Ordering::Relaxed));
+        let stalled = stamps.enumerate().filter(|(_, stamp)| *stamp > 0);
+        stalled
+            .map(|(shard, stamp)| (shard, self.start + Duration::from_millis(stamp)))
+            .collect()
+    }
+
+    fn judge(&self, ready: bool) -> (u16, &'static str) {
+        let store = self.store.get().0;
+        if self.draining.load(Ordering::Relaxed) {
             (503, "draining")
-        } else if !stalled.is_empty() {
+        } else if !self.stalled().is_empty() {
             (503, "stalled")
         } else if store.is_err() {
             (if ready { 503 } else { 200 }, "degraded")
         } else if ready && !self.is_started() {
             (503, "starting")
+        } else if self.bus.get().0.is_err() {
+            // This host serves its own clients meanwhile.
+            (200, "degraded")
         } else {
             (200, "ok")
-        };
-        let part = |kind: &str, state: &PartState| match state {
-            Ok(()) => json!({"kind": kind, "status": "ok"}),
-            Err(reason) => json!({
-                "kind": kind,
-                "status": "degraded",
-                "reason": reason,
-                "forSeconds": since.elapsed().as_secs(),
-            }),
-        };
+        }
+    }
+
+    fn answer(&self, ready: bool) -> Health {
+        let (code, word) = self.judge(ready);
         let mut body = json!({
             "status": word,
             "version": env!("CARGO_PKG_VERSION"),
             "uptimeSeconds": self.start.elapsed().as_secs(),
             "shards": self.shards(),
-            "store": part(self.store_kind, &store),
-            "bus": part(self.bus_kind, &Ok(())),
+            "store": self.store.describe(),
+            "bus": self.bus.describe(),
         });
+        let stalled = self.stalled();
         if !stalled.is_empty() {
-            body["stalledShards"] = Value::from(stalled);
+            let stalled = stalled.into_iter().map(|(shard, since)| {
+                json!({"shard": shard, "since": wall(since), "forSeconds": since.elapsed().as_secs()})
+            });
+            body["stalledShards"] = stalled.collect();
         }
         Health {
             code,
@@ -172,8 +265,30 @@ mod tests {
         status.set_store(Err("disk full".into()));
         assert_eq!((status.health().code, status.ready().code), (200, 503));
         assert_eq!(word(&status.health()), "degraded");
+        status.set_store(Err("another reason".into()));
+        let body: Value = serde_json::from_str(&status.health().body).expect("JSON");
+        assert_eq!(body["store"]["reason"], "another reason");
+        assert!(
+            body["store"]["since"]
+                .as_str()
+                .is_some_and(|since| since.ends_with('Z')),
+            "{body}"
+        );
+        assert!(status.summary().starts_with("degraded: store since "));
         status.set_store(Ok(()));
-        assert_eq!(status.ready().code, 200);
+        assert_eq!(
+            (status.ready().code, status.summary().as_str()),
+            (200, "ok")
+        );
+    }
+
+    #[test]
+    fn a_lost_bus_degrades_and_stays_ready() {
+        let status = Status::new(1, "sqlite", "redis");
+        status.ticked(0, Instant::now());
+        status.set_bus(Err("no link".into()));
+        assert_eq!((status.health().code, status.ready().code), (200, 200));
+        assert_eq!(word(&status.ready()), "degraded");
     }
 
     #[test]
@@ -182,6 +297,11 @@ mod tests {
         assert!(status.set_stalled(1, true));
         assert!(!status.set_stalled(1, true));
         assert_eq!(word(&status.health()), "stalled");
+        assert!(
+            status.health().body.contains("\"shard\":1"),
+            "{}",
+            status.health().body
+        );
         status.set_draining();
         assert_eq!(
             (word(&status.health()).as_str(), status.health().code),

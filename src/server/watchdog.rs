@@ -2,11 +2,13 @@
 //!
 //! A shard that has not ticked for 2 s is reported; after 10 s the process ends, so that whoever
 //! runs it starts a new one: a server missing one shard is worse than one restarting. The time is
-//! counted in the watchdog's own steps, so a process that was stopped as a whole is no stall.
+//! counted in the watchdog's own steps, so a process that was stopped as a whole is no stall. While all
+//! shards tick, and only then, the service manager gets its signs of life.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::notify::Pulse;
 use super::status::Status;
 use crate::metrics::{SHARD_STALLED, SHARD_STALLS};
 
@@ -27,19 +29,26 @@ pub fn start(status: Arc<Status>, give_up: impl Fn(usize) + Send + 'static) -> s
     let name = "watchdog".to_owned();
     std::thread::Builder::new().name(name).spawn(move || {
         let mut watch = vec![Watched::default(); status.shards()];
+        let mut pulse = Pulse::new();
+        let mut started = false;
+        let pause = STEP.min(pulse.longest_step());
         let mut before = Instant::now();
         loop {
-            std::thread::sleep(STEP);
+            std::thread::sleep(pause);
             let now = Instant::now();
-            let step = now.duration_since(before).min(STEP * 2);
+            let step = now.duration_since(before).min(pause * 2);
             before = now;
+            started |= status.is_started();
+            let mut all_tick = started;
             for (shard, watched) in watch.iter_mut().enumerate() {
                 let age = watched.step(status.last_tick(shard), step);
                 report(&status, shard, age);
+                all_tick &= age < STALL;
                 if age >= STALL_MAX {
                     give_up(shard);
                 }
             }
+            pulse.step(now, all_tick, || status.summary());
         }
     })?;
     Ok(())

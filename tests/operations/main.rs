@@ -8,3 +8,4 @@ mod journal;
 mod report;
 mod running;
 mod scrape;
+mod stalled;

@@ -4,6 +4,7 @@
 //! RFC 6455, Engine.IO v4 and Socket.IO v5 with code of its own, as far as the tests need.
 
 pub(crate) mod client;
+pub(crate) mod fault;
 pub(crate) mod http;
 pub(crate) mod server;
 pub(crate) mod token;
