@@ -18,6 +18,11 @@ dockerTools.buildLayeredImage {
     project-yum
     dockerTools.caCertificates
   ];
+  # Where a volume goes; nothing else may be written to.
+  fakeRootCommands = ''
+    mkdir -p ./data
+    chown 65532:65532 ./data
+  '';
   config = {
     # By number, so that a kubelet can see that it is not root.
     User = "65532:65532";
@@ -26,7 +31,9 @@ dockerTools.buildLayeredImage {
       "HOST=0.0.0.0"
       "METRICS_ADDR=0.0.0.0:9464"
       "LOG_FORMAT=json"
+      "DATABASE_URL=sqlite:/data/chat.db"
     ];
+    Volumes."/data" = { };
     ExposedPorts = {
       "4000/tcp" = { };
       "9464/tcp" = { };

@@ -1,5 +1,6 @@
 """What the deployment tests share: where things are, ports, commands with a limit."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -32,6 +33,23 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def dockerfile():
+    """What the last stage of the Dockerfile says: user, entry point, environment, ports."""
+    text = (ROOT / "deploy/Dockerfile").read_text().replace("\\\n", " ")
+    last = text.rsplit("\nFROM ", 1)[1].splitlines()
+    lines = [line.split(None, 1) for line in last[1:] if line and not line.startswith("#")]
+    of = lambda word: [rest for name, rest in lines if name == word]
+    return {
+        "base": last[0],
+        "user": of("USER")[-1],
+        "entrypoint": json.loads(of("ENTRYPOINT")[-1]),
+        "env": " ".join(of("ENV")).split(),
+        "ports": " ".join(of("EXPOSE")).split(),
+        "volumes": json.loads(of("VOLUME")[-1]),
+        "runs": of("RUN"),
+    }
 
 
 class Folder(unittest.TestCase):

@@ -11,7 +11,7 @@ import re
 import shutil
 import unittest
 
-from support import LONG, PROGRAM, ROOT, SECRET, TARGET, Folder, run
+from support import LONG, PROGRAM, ROOT, SECRET, TARGET, Folder, dockerfile, run
 
 LOCK = {
     "rev": "02e08985a27c65ffd33d434eeb2e660a2e4dc84d",
@@ -92,6 +92,24 @@ class Nix(Folder):
             self.assertEqual((code, [line for line in out.splitlines() if "project-yum" in line]), (0, []), out)
             code, out = run(["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", file], env=env)
             self.assertEqual(code, 0, out[-2000:])
+
+    def test_the_unit_for_other_systems_is_the_same(self):
+        # Where the program is, where its settings come from, and where it keeps messages: that differs.
+        own = {"ExecStart", "ExecReload", "Environment", "EnvironmentFile", "LoadCredential", "SupplementaryGroups"}
+        flat = lambda value: " ".join(flat(one) for one in value) if isinstance(value, list) else str(value).lower()
+        nixos = {key: flat(value) for key, value in self.unit()["serviceConfig"].items() if key not in own}
+        plain = {}
+        text = (ROOT / "deploy/systemd/project-yum.service").read_text()
+        for line in text.split("[Service]")[1].split("[Install]")[0].splitlines():
+            if "=" in line and not line.startswith("#"):
+                key, value = line.split("=", 1)
+                plain.setdefault(key, []).append({"yes": "true"}.get(value, value))
+        plain = {key: flat(value) for key, value in plain.items() if key not in own}
+        self.assertEqual(plain, nixos)
+        file = self.folder / "project-yum.service"
+        file.write_text(text.replace("/usr/local/bin/project-yum", "/bin/true"))
+        code, out = run(["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", file])
+        self.assertEqual((code, [line for line in out.splitlines() if "project-yum" in line]), (0, []), out)
 
     def test_the_service_is_restarted_unless_that_cannot_help(self):
         service = self.unit(settings={"drain_seconds": 25})["serviceConfig"]
@@ -178,6 +196,13 @@ class Nix(Folder):
         self.assertEqual(set(config["ExposedPorts"]), {"4000/tcp", "9464/tcp"})
         self.assertNotRegex(" ".join(config["Env"]), "SECRET|PASSWORD|TOKEN")
         self.assertIn("org.opencontainers.image.revision", config["Labels"])
+
+    def test_both_images_run_alike(self):
+        nix, docker = self.evaluate()["image"]["config"], dockerfile()
+        self.assertEqual(nix["User"], docker["user"])
+        self.assertEqual(sorted(nix["Env"]), sorted(docker["env"]))
+        self.assertEqual(set(nix["ExposedPorts"]), set(docker["ports"]))
+        self.assertEqual(list(nix["Volumes"]), docker["volumes"])
 
     def test_the_scripts_of_the_virtual_machines_are_python(self):
         driver = {"machine", "one", "two", "backend", "front", "start_all", "subtest"}
