@@ -176,7 +176,8 @@ class Nix(Folder):
 
     def test_the_program_accepts_the_files_it_is_given(self):
         locally = {"database": {"createLocally": True}}
-        for settings in [{}, {"settings": {"drain_seconds": 20, "cors_origins": "https://a.example"}}, locally]:
+        web = {"nginx": {"enable": True, "virtualHost": "chat.example.org"}}
+        for settings in [{}, {"settings": {"drain_seconds": 20, "cors_origins": "https://a.example"}}, locally, web]:
             unit = self.unit(credentials=KEY, **settings)
             file = self.folder / "config.toml"
             file.write_text(self.configuration(unit))
