@@ -66,6 +66,11 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "PostgreSQL replicas that pages of history are read from, comma-separated, at most 8.",
     ),
+    secret(
+        "REDIS_URL",
+        "",
+        "Redis between servers: redis://USER:PASSWORD@HOST/DATABASE, rediss:// with TLS (?sslrootcert=PATH), or redis+unix:///PATH.",
+    ),
     plain(
         "ROOM_PREFIX",
         "",
@@ -197,7 +202,6 @@ pub struct Later {
 
 /// Settings that are refused by name, unless their value turns the feature off ([`OFF`]).
 pub const LATER: &[Later] = &[
-    later("REDIS_URL", "several hosts over Redis"),
     later("JWT_JWKS_FILE", "verifying with public keys"),
 ];
 

@@ -10,7 +10,8 @@ use super::status::Status;
 use super::store_state;
 use super::stores::OpenStore;
 use crate::auth::{AuthOptions, Verifier};
-use crate::bus::mesh::Seat;
+use crate::bus::mesh::{Mesh, Seat};
+use crate::bus::redis::{self, Fleet, Redis};
 use crate::bus::usage::MessageRate;
 use crate::chat::rest::Rest;
 use crate::chat::{self, Chat, ChatOptions};
@@ -22,6 +23,7 @@ use crate::limit::Rate;
 use crate::metrics::Metrics;
 use crate::net::{self, AddressLimits, Cors, Handoffs, Mount, Site, Transports};
 use crate::store::{SharedStore, postgres};
+use crate::wire::Text;
 
 /// How long a drained shard waits for the store's answers: nothing waits for longer.
 const SENDS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,6 +48,8 @@ pub(super) struct Shared {
     pub(super) process: Arc<net::Process>,
     /// Names this host in session ids.
     pub(super) host: u16,
+    /// What the shards know of each other's links to Redis, if there is one.
+    pub(super) fleet: Option<Arc<Fleet>>,
 }
 
 /// What a shard's thread is given.
@@ -72,7 +76,11 @@ pub(super) async fn serve(parts: Parts) {
     let hub_options = hub_options(&parts.all.config);
     let hub = Hub::new(env.clone(), engine.clone(), hub_options, spawn.clone());
     let mesh = parts.seat.sit();
-    hub.set_bus(mesh.clone());
+    let redis = redis(&parts.all, parts.index, &env, &mesh);
+    match &redis {
+        Some(redis) => redis.attach_to(&hub),
+        None => hub.set_bus(mesh.clone()),
+    }
     let store = parts.all.store.handle();
     let store_seat = parts.store_seat.take();
     let verifier = Rc::new(Verifier::new(&parts.all.auth));
@@ -94,6 +102,9 @@ pub(super) async fn serve(parts: Parts) {
     );
     hub.set_app(chat.clone());
     glommio::spawn_local(mesh.clone().run(hub.clone())).detach();
+    if let (Some(redis), Some(target)) = (&redis, &parts.all.config.redis) {
+        glommio::spawn_local(redis.clone().run(target.clone())).detach();
+    }
 
     let routes = Rc::new(Routes {
         status: parts.all.status.clone(),
@@ -120,6 +131,7 @@ pub(super) async fn serve(parts: Parts) {
     let mut pulse = Pulse {
         shard: index,
         status: parts.all.status,
+        fleet: parts.all.fleet,
         process: parts.all.process.clone(),
         hub,
         chat: chat.clone(),
@@ -131,7 +143,24 @@ pub(super) async fn serve(parts: Parts) {
     net::run(shard, parts.listeners, parts.all.process, tick).await;
     status.ended(index);
     finish_sends(&chat).await;
+    if let Some(redis) = redis {
+        redis.leave().await;
+    }
     store_seat.leave().await;
+}
+
+/// The shard's node in a fleet of hosts, if the settings name one.
+fn redis(all: &Shared, shard: u8, env: &Rc<Env>, mesh: &Rc<Mesh>) -> Option<Rc<Redis>> {
+    let (target, fleet) = (all.config.redis.as_ref()?, all.fleet.clone()?);
+    Some(Redis::new(redis::Parts {
+        env: env.clone(),
+        mesh: mesh.clone(),
+        fleet,
+        shard,
+        tag: all.host,
+        namespaces: vec![Text::from_static(chat::NAMESPACE)],
+        login: target.login.clone(),
+    }))
 }
 
 /// What the shard serves, besides the sessions.
@@ -161,6 +190,7 @@ async fn finish_sends(chat: &Chat) {
 struct Pulse {
     shard: usize,
     status: Arc<Status>,
+    fleet: Option<Arc<Fleet>>,
     process: Arc<net::Process>,
     hub: Hub,
     chat: Rc<Chat>,
@@ -179,6 +209,9 @@ impl Pulse {
         // One shard speaks for all: the store is the process's.
         if self.shard == 0 && now >= self.look {
             self.status.set_store(store_state(self.store.condition()));
+            if let Some(fleet) = &self.fleet {
+                self.status.set_bus(fleet.condition());
+            }
             self.look = now + STORE_LOOK;
         }
         [self.hub.next_deadline(), self.chat.next_deadline()]
