@@ -1,16 +1,23 @@
 //! Who a token is: JSON Web Tokens (RFC 7519), checked as RFC 8725 asks.
 //!
-//! The algorithm follows from the kind of key configured, never from the token. Claims of the wrong
+//! The algorithm follows from the kind of key configured, never from the token: a secret is HS256, and
+//! each public key ([`jwks`]) has its one algorithm. A token's `alg` and `kid` only choose among them. Claims of the wrong
 //! type refuse the token instead of counting as absent. The library checks the signature and nothing
 //! else: it would read the clock itself, so header and claims are judged here, at a time given.
 //! Nothing here does I/O or reads a clock.
 
+pub mod jwks;
+
+use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Map, Value};
+
+use self::jwks::{Kind, PublicKey};
 
 /// Longest token that is looked at, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -18,7 +25,7 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const USER_BYTES_MAX: usize = 128;
 /// Most entries of a `rooms` claim.
 pub const ROOM_PATTERNS_MAX: usize = 1_000;
-/// The one algorithm of [`Keys::Secrets`], and its name in a token's header.
+/// The one algorithm of secrets, and its name in a token's header.
 const ALGORITHM: Algorithm = Algorithm::HS256;
 const ALGORITHM_NAME: &str = "HS256";
 /// Largest `NumericDate` that is told apart, in seconds: the year 9999 is below it.
@@ -39,6 +46,12 @@ pub enum AuthError {
     /// RFC 7515 section 4.1.11: an extension that must be understood, and is not.
     #[error("the token's crit header is not understood")]
     Critical,
+    /// `kid` names no key of that kind, or there is none for tokens without `kid`.
+    #[error("the token's key is not known")]
+    Key,
+    /// There is nothing to sign with.
+    #[error("only JWT_SECRET signs tokens; public keys verify them")]
+    NoSecret,
     /// No key verifies it.
     #[error("the token's signature is not valid")]
     Signature,
@@ -62,18 +75,26 @@ impl AuthError {
 }
 
 /// The keys of a configuration. Each kind fixes its algorithm.
-#[derive(Clone)]
-#[non_exhaustive]
-pub enum Keys {
+#[derive(Clone, Default)]
+pub struct Keys {
     /// HS256. The first signs, all verify, so that a secret can be replaced without a pause.
-    Secrets(Vec<Box<[u8]>>),
+    pub secrets: Vec<Box<[u8]>>,
+    /// Keys of somebody else, who signs: RS256, ES256 and EdDSA.
+    pub public: Vec<PublicKey>,
+}
+
+impl Keys {
+    /// Secrets alone.
+    #[must_use]
+    pub fn secrets(secrets: Vec<Box<[u8]>>) -> Self {
+        let public = Vec::new();
+        Self { secrets, public }
+    }
 }
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Secrets(secrets) => write!(f, "Secrets({} x ***)", secrets.len()),
-        }
+        write!(f, "{} x ***, {:?}", self.secrets.len(), self.public)
     }
 }
 
@@ -125,18 +146,51 @@ impl User {
     }
 }
 
-/// Checks tokens.
+/// Checks tokens, by rules that can be replaced while it is in use.
+#[derive(Debug)]
 pub struct Verifier {
-    keys: Vec<DecodingKey>,
+    rules: RefCell<Arc<Rules>>,
+}
+
+impl Verifier {
+    /// A verifier for these keys and expectations.
+    #[must_use]
+    pub fn new(options: &AuthOptions) -> Self {
+        Self::with_rules(Arc::new(Rules::new(options)))
+    }
+
+    /// A verifier by rules that others share.
+    #[must_use]
+    pub fn with_rules(rules: Arc<Rules>) -> Self {
+        let rules = RefCell::new(rules);
+        Self { rules }
+    }
+
+    /// Goes by other rules from now on. What was verified before stays so.
+    pub fn replace(&self, rules: Arc<Rules>) {
+        *self.rules.borrow_mut() = rules;
+    }
+
+    /// See [`Rules::verify`].
+    pub fn verify(&self, token: &str, now_wall_ms: u64) -> Result<User, AuthError> {
+        self.rules.borrow().verify(token, now_wall_ms)
+    }
+}
+
+/// Keys and expectations, ready for use by any number of shards.
+pub struct Rules {
+    secrets: Vec<DecodingKey>,
+    public: Vec<PublicKey>,
     issuer: Option<Box<str>>,
     audience: Option<Box<str>>,
     leeway_ms: u64,
 }
 
-impl fmt::Debug for Verifier {
+impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier")
-            .field("keys", &self.keys.len())
+        f.debug_struct("Rules")
+            .field("secrets", &self.secrets.len())
+            .field("public", &self.public)
             .field("issuer", &self.issuer)
             .field("audience", &self.audience)
             .field("leeway_ms", &self.leeway_ms)
@@ -144,16 +198,14 @@ impl fmt::Debug for Verifier {
     }
 }
 
-impl Verifier {
-    /// A verifier for these keys and expectations.
+impl Rules {
+    /// The rules of these keys and expectations.
     #[must_use]
     pub fn new(options: &AuthOptions) -> Self {
-        let Keys::Secrets(secrets) = &options.keys;
+        let secrets = options.keys.secrets.iter();
         Self {
-            keys: secrets
-                .iter()
-                .map(|s| DecodingKey::from_secret(s))
-                .collect(),
+            secrets: secrets.map(|s| DecodingKey::from_secret(s)).collect(),
+            public: options.keys.public.clone(),
             issuer: options.issuer.clone(),
             audience: options.audience.clone(),
             leeway_ms: u64::from(options.leeway_seconds) * 1000,
@@ -205,17 +257,41 @@ impl Verifier {
         if head.contains_key("crit") {
             return Err(AuthError::Critical);
         }
-        if head.get("alg").and_then(Value::as_str) != Some(ALGORITHM_NAME) {
-            return Err(AuthError::Algorithm);
-        }
-        let signed = |key| {
-            jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, ALGORITHM)
-                .unwrap_or(false)
+        let is_signed = match head.get("alg").and_then(Value::as_str) {
+            Some(ALGORITHM_NAME) if !self.secrets.is_empty() => {
+                let message = message.as_bytes();
+                self.secrets.iter().any(|key| {
+                    jsonwebtoken::crypto::verify(signature, message, key, ALGORITHM)
+                        .unwrap_or(false)
+                })
+            }
+            Some(name) => {
+                let key = self.public_key(name, head.get("kid"))?;
+                let signature = URL_SAFE_NO_PAD.decode(signature);
+                signature.is_ok_and(|signature| key.verifies(message.as_bytes(), &signature))
+            }
+            None => return Err(AuthError::Algorithm),
         };
-        if !self.keys.iter().any(signed) {
+        if !is_signed {
             return Err(AuthError::Signature);
         }
         object(body)
+    }
+
+    /// The one key for tokens of this algorithm and `kid`; without `kid`, the one that has none.
+    fn public_key(&self, algorithm: &str, name: Option<&Value>) -> Result<&PublicKey, AuthError> {
+        let kind = Kind::of(algorithm).ok_or(AuthError::Algorithm)?;
+        let mut keys = self.public.iter().filter(|key| key.kind == kind).peekable();
+        if keys.peek().is_none() {
+            return Err(AuthError::Algorithm);
+        }
+        let name = match name {
+            None => None,
+            Some(Value::String(name)) => Some(&**name),
+            Some(_) => return Err(AuthError::Malformed),
+        };
+        keys.find(|key| key.kid.as_deref() == name)
+            .ok_or(AuthError::Key)
     }
 
     fn check_parties(&self, claims: &Map<String, Value>) -> Result<(), AuthError> {
@@ -315,8 +391,7 @@ pub fn sign(options: &AuthOptions, claims: &Claims) -> Result<String, AuthError>
     if !is_name(&claims.user, USER_BYTES_MAX) {
         return Err(AuthError::Claim("sub"));
     }
-    let Keys::Secrets(secrets) = &options.keys;
-    let secret = secrets.first().ok_or(AuthError::Missing)?;
+    let secret = options.keys.secrets.first().ok_or(AuthError::NoSecret)?;
     let mut body = Map::new();
     body.insert("sub".into(), claims.user.as_ref().into());
     body.insert("iat".into(), claims.issued_seconds.into());

@@ -49,7 +49,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     match invocation.command {
-        Command::Serve => serve(config),
+        Command::Serve => serve(config, invocation),
         Command::Token { sub, rooms, ttl } => token(&config, &sub, rooms, ttl),
         Command::TokenCheck(token) => check_token(&config, &token),
         Command::ConfigCheck | Command::ConfigDoc => say(&checked(&config)),
@@ -89,14 +89,14 @@ fn load(invocation: &Invocation) -> Result<Config, String> {
     .map_err(|problems| problems.to_string())
 }
 
-fn serve(config: Config) -> u8 {
+fn serve(config: Config, invocation: Invocation) -> u8 {
     if let Err(cause) = probe::probe() {
         complain(&format!("This host cannot run the server: {cause}"));
         return HOST;
     }
     let served = auth_options(&config)
         .map_err(ServerError::Secret)
-        .and_then(|auth| server::run(config, &auth));
+        .and_then(|auth| server::run(config, &auth, Box::new(move || load(&invocation))));
     match served {
         Ok(()) => OK,
         Err(error) => {
@@ -118,7 +118,13 @@ pub(crate) fn auth_options(config: &Config) -> io::Result<AuthOptions> {
             .collect()
     };
     Ok(AuthOptions {
-        keys: Keys::Secrets(secrets),
+        keys: Keys {
+            secrets,
+            public: config
+                .jwt_jwks
+                .as_ref()
+                .map_or_else(Vec::new, |file| file.set.keys.clone()),
+        },
         issuer: config.jwt_issuer.clone(),
         audience: config.jwt_audience.clone(),
         leeway_seconds: u32::try_from(config.jwt_leeway.as_secs()).unwrap_or(5),
@@ -196,10 +202,12 @@ fn check_token(config: &Config, token: &str) -> u8 {
 
 fn checked(config: &Config) -> String {
     if config.demo {
-        "The settings are right. No key is set: this is demo mode, on loopback only.".to_owned()
-    } else {
-        "The settings are right.".to_owned()
+        return "The settings are right. No key is set: this is demo mode, on loopback only."
+            .to_owned();
     }
+    let keys = config.jwt_jwks.iter().flat_map(|file| &file.set.warnings);
+    let warnings = keys.map(|warning| format!("\nJWT_JWKS_FILE: {warning}"));
+    format!("The settings are right.{}", warnings.collect::<String>())
 }
 
 fn printed(config: &Config) -> String {

@@ -91,15 +91,8 @@ table! {
     BUS_UP = "yum_bus_up", Kind::Gauge, Count, "Whether the shard reaches the other hosts: 1 or 0. Always 1 where there are none.";
     BUS_PUBLISHED = "yum_bus_published_total", Kind::Counter, Count, "Envelopes handed to other shards.";
     BUS_RECEIVED = "yum_bus_received_total", Kind::Counter, Count, "Envelopes taken from other shards.";
-    BUS_DUPLICATES = "yum_bus_duplicates_total", Kind::Counter, Count, "Broadcasts that two ways of the bus brought, dropped the second time.";
     BUS_OWED = "yum_bus_owed_total", Kind::Counter, Count, "Head notices owed because a queue between shards was full.";
     BUS_NOTICES = "yum_bus_notices_total", Kind::Counter, Count, "Head notices sent.";
-    REDIS_CONNECTIONS = "yum_redis_connections_total", Kind::Counter, Count, "Connections to Redis made, the first ones included.";
-    REDIS_PUBLISHED = "yum_redis_published_total", Kind::Counter, Count, "Broadcasts, requests and answers handed to Redis.";
-    REDIS_RECEIVED = "yum_redis_received_total", Kind::Counter, Count, "Messages that Redis brought, the shard's own included.";
-    REDIS_IGNORED = "yum_redis_ignored_total", Kind::Counter, Count, "Messages of Redis that were not understood, by cause.";
-    REDIS_LATE = "yum_redis_late_total", Kind::Counter, Count, "Broadcasts that Redis did not answer soon, so that the mesh took them too.";
-    REDIS_ROUND_TRIP_SECONDS = "yum_redis_round_trip_seconds", Kind::Histogram(SECONDS), Seconds, "From a message handed to Redis to its answer.";
     STORE_BATCHES = "yum_store_batches_total", Kind::Counter, Count, "Transactions committed by the store's writer.";
     STORE_BATCH_ROWS = "yum_store_batch_rows", Kind::Histogram(COUNTS), Count, "Messages in one transaction.";
     STORE_COMMIT_SECONDS = "yum_store_commit_seconds", Kind::Histogram(SECONDS), Seconds, "From the begin of a transaction to its durable commit.";
@@ -117,7 +110,7 @@ table! {
     LOG_LINES_REPEATED = "yum_log_lines_repeated_total", Kind::Counter, Count, "Log lines left out because the same place had logged often within a short time.";
     REPORTS = "yum_reports_total", Kind::Counter, Count, "Errors reported to Sentry, by outcome.";
     DRAINING = "yum_draining", Kind::Gauge, Count, "Whether the server is going away: 1 or 0.";
-    RELOADS = "yum_reloads_total", Kind::Counter, Count, "Times the settings were read again, by outcome.";
+    RELOADS = "yum_reloads_total", Kind::Counter, Count, "Times that settings or public keys were reread, by outcome: done or refused.";
 }
 
 /// Tells the recorder what each figure means. Called once, before the first handle is made.
@@ -257,15 +250,8 @@ pub struct Metrics {
     pub bus_up: Gauge,
     pub bus_published: Counter,
     pub bus_received: Counter,
-    pub bus_duplicates: Counter,
     pub bus_owed: Counter,
     pub bus_notices: Counter,
-    pub redis_connections: Counter,
-    pub redis_published: Counter,
-    pub redis_received: Counter,
-    pub redis_ignored: Family,
-    pub redis_late: Counter,
-    pub redis_round_trip_seconds: Histogram,
     pub tick_late_seconds: Histogram,
 }
 
@@ -288,8 +274,13 @@ impl Metrics {
         Self {
             connections: gauge(CONNECTIONS),
             connections_accepted: counter(CONNECTIONS_ACCEPTED),
-            connections_refused: family(CONNECTIONS_REFUSED, "reason")
-                .knowing(&["descriptors", "system"]),
+            connections_refused: family(CONNECTIONS_REFUSED, "reason").knowing(&[
+                "descriptors",
+                "system",
+                "address_rate",
+                "address_connections",
+                "proxy_header",
+            ]),
             connections_moved: counter(CONNECTIONS_MOVED),
             handoffs_refused: counter(HANDOFFS_REFUSED),
             http_requests: family(HTTP_REQUESTS, "status").knowing(&["2xx", "4xx", "5xx"]),
@@ -315,6 +306,7 @@ impl Metrics {
                 "version",
                 "draining",
                 "websocket",
+                "rate_limited",
             ]),
             upgrades: family(UPGRADES, "outcome").knowing(&["done", "refused", "abandoned"]),
             slow_consumers: counter(SLOW_CONSUMERS),
@@ -327,10 +319,11 @@ impl Metrics {
                 "unauthorized",
                 "token_expired",
                 "draining",
+                "rate_limited",
             ]),
             events,
             events_parked: counter(EVENTS_PARKED),
-            rate_limited: family(RATE_LIMITED, "what").knowing(&["message"]),
+            rate_limited: family(RATE_LIMITED, "what").knowing(&["message", "flood", "request"]),
             rooms: gauge(ROOMS),
             broadcasts: counter(BROADCASTS),
             deliveries: counter(DELIVERIES),
@@ -344,15 +337,8 @@ impl Metrics {
             bus_up,
             bus_published: counter(BUS_PUBLISHED),
             bus_received: counter(BUS_RECEIVED),
-            bus_duplicates: counter(BUS_DUPLICATES),
             bus_owed: counter(BUS_OWED),
             bus_notices: counter(BUS_NOTICES),
-            redis_connections: counter(REDIS_CONNECTIONS),
-            redis_published: counter(REDIS_PUBLISHED),
-            redis_received: counter(REDIS_RECEIVED),
-            redis_ignored: family(REDIS_IGNORED, "cause"),
-            redis_late: counter(REDIS_LATE),
-            redis_round_trip_seconds: histogram(REDIS_ROUND_TRIP_SECONDS),
             tick_late_seconds: histogram(TICK_LATE_SECONDS),
         }
     }

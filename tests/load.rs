@@ -24,7 +24,7 @@ fn drive(server: &Server, name: &str, numbers: &[(&str, u64)]) -> Value {
     let target = Target {
         address: server.address,
         auth: AuthOptions {
-            keys: Keys::Secrets(vec![SECRET.as_bytes().into()]),
+            keys: Keys::secrets(vec![SECRET.as_bytes().into()]),
             issuer: None,
             audience: None,
             leeway_seconds: 5,

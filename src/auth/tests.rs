@@ -8,7 +8,7 @@ const OLD: &[u8] = b"an older secret of enough bytes!";
 
 fn options(secrets: &[&[u8]]) -> AuthOptions {
     AuthOptions {
-        keys: Keys::Secrets(secrets.iter().map(|s| Box::from(*s)).collect()),
+        keys: Keys::secrets(secrets.iter().map(|s| Box::from(*s)).collect()),
         issuer: None,
         audience: None,
         leeway_seconds: 5,
@@ -283,7 +283,7 @@ fn what_is_signed_verifies() {
     let user = Verifier::new(&options).verify(&token, NOW).expect("valid");
     assert_eq!(&*user.id, "bob");
     assert!(user.may_enter("b7") && !user.may_enter("c"));
-    options.keys = Keys::Secrets(vec![OLD.into()]);
+    options.keys = Keys::secrets(vec![OLD.into()]);
     let old = Verifier::new(&options);
     assert_eq!(old.verify(&token, NOW), Err(AuthError::Signature));
     let nameless = Claims::default();

@@ -219,7 +219,7 @@ mod tests {
 
     fn options() -> AuthOptions {
         AuthOptions {
-            keys: Keys::Secrets(vec![
+            keys: Keys::secrets(vec![
                 b"a secret of the tests, long enough".as_slice().into(),
             ]),
             issuer: None,

@@ -97,7 +97,7 @@ impl Store for Moody {
 
 fn auth() -> AuthOptions {
     AuthOptions {
-        keys: Keys::Secrets(vec![
+        keys: Keys::secrets(vec![
             b"a secret of the tests, long enough".as_slice().into(),
         ]),
         issuer: None,

@@ -5,6 +5,7 @@
 //! this one; `server` fills each module's own small options from it.
 
 pub mod args;
+mod live;
 pub mod settings;
 mod sources;
 pub mod values;
@@ -15,11 +16,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::bus::redis;
 use crate::net::Trust;
 use crate::store::postgres::Target;
+pub use live::Changes;
 use sources::{Found, parse_dotenv, parse_file, resolve};
 pub use sources::{Read, Vars};
+pub use values::{JwksFile, jwks_file};
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -110,12 +112,12 @@ pub struct Config {
     pub database: Database,
     /// Replicas of it that pages of history are read from.
     pub replicas: Vec<Target>,
-    /// The Redis between servers; `None`: this host alone.
-    pub redis: Option<redis::Target>,
     /// Put before a chat room's name.
     pub room_prefix: Box<str>,
     /// HS256 secrets; none in demo mode, which keeps its own.
     pub jwt_secrets: Vec<Secret>,
+    /// Public keys.
+    pub jwt_jwks: Option<JwksFile>,
     /// The `iss` that a token must carry.
     pub jwt_issuer: Option<Box<str>>,
     /// The `aud` that a token must carry.
@@ -168,6 +170,8 @@ pub struct Config {
     pub drain: Duration,
     /// The values as they are, for `config print`.
     pub shown: Vec<Shown>,
+    /// The values that somebody has set, to see what a reload changes.
+    set: BTreeMap<&'static str, Secret>,
 }
 
 /// What [`Config::load`] is made from.
@@ -205,7 +209,7 @@ impl Config {
             problems,
         };
         let demo = demo_mode(inputs, &layers, &mut values);
-        let config = values.config(demo);
+        let config = values.config(demo, inputs.read);
         if values.problems.is_empty() {
             Ok(config)
         } else {
@@ -222,7 +226,8 @@ fn demo_mode(inputs: &Inputs<'_>, layers: &[(&str, &Vars)], values: &mut Values)
             .any(|(_, vars)| vars.get(name).is_some_and(|value| !value.is_empty()))
     };
     // A key that cannot be read is a problem of its own, not the absence of a key.
-    if values.found.contains_key("JWT_SECRET") || set("JWT_SECRET") || set("JWT_SECRET_FILE") {
+    let keys = ["JWT_SECRET", "JWT_SECRET_FILE", "JWT_JWKS_FILE"];
+    if keys.into_iter().any(set) {
         return false;
     }
     let production = if inputs.file.is_some() {
@@ -233,7 +238,6 @@ fn demo_mode(inputs: &Inputs<'_>, layers: &[(&str, &Vars)], values: &mut Values)
             "DATABASE_URL_FILE",
             "REDIS_URL",
             "REDIS_URL_FILE",
-            "JWT_JWKS_FILE",
             "NOTIFY_SOCKET",
         ]
         .into_iter()
@@ -241,7 +245,7 @@ fn demo_mode(inputs: &Inputs<'_>, layers: &[(&str, &Vars)], values: &mut Values)
     };
     if let Some(cause) = production {
         let text = format!(
-            "required, since {cause} is set (demo mode starts only without it); make one with: openssl rand -hex 32"
+            "it or JWT_JWKS_FILE is required, since {cause} is set (demo mode starts only without it); make one with: openssl rand -hex 32"
         );
         values.problems.push(Problem::new("JWT_SECRET", text));
     }
@@ -254,7 +258,7 @@ struct Values {
 }
 
 impl Values {
-    fn config(&mut self, demo: bool) -> Config {
+    fn config(&mut self, demo: bool, read: Read<'_>) -> Config {
         use values as v;
         let default_host = if demo {
             Ipv4Addr::LOCALHOST
@@ -292,9 +296,11 @@ impl Values {
             port: self.get("PORT", 4000, |text| v::number(text, 0, u16::MAX)),
             database,
             replicas,
-            redis: self.get("REDIS_URL", None, v::redis),
             room_prefix: self.get("ROOM_PREFIX", "".into(), v::room_prefix),
             jwt_secrets: self.get("JWT_SECRET", Vec::new(), v::secrets),
+            jwt_jwks: self.get("JWT_JWKS_FILE", None, |path| {
+                v::jwks_file(path.as_ref(), read).map(Some)
+            }),
             jwt_issuer: self.get("JWT_ISSUER", None, |text| Ok(Some(text.into()))),
             jwt_audience: self.get("JWT_AUDIENCE", None, |text| Ok(Some(text.into()))),
             jwt_leeway: self.get("JWT_LEEWAY_SECONDS", Duration::from_secs(5), |text| {
@@ -335,6 +341,7 @@ impl Values {
                 v::seconds(text, 0, 3_600)
             }),
             shown: self.shown(host),
+            set: self.set(),
         }
     }
 
@@ -352,6 +359,13 @@ impl Values {
             self.problems.push(Problem::new(name, message));
             default
         })
+    }
+
+    fn set(&self) -> BTreeMap<&'static str, Secret> {
+        let found = self.found.iter();
+        found
+            .map(|(name, found)| (*name, Secret(found.value.clone())))
+            .collect()
     }
 
     fn shown(&self, host: IpAddr) -> Vec<Shown> {

@@ -4,6 +4,10 @@ use std::fmt::Write as _;
 
 /// One setting.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a row of a table, whose columns have nothing to do with each other"
+)]
 pub struct Setting {
     /// The environment variable; in lower case the key in the file.
     pub name: &'static str,
@@ -17,6 +21,8 @@ pub struct Setting {
     pub flag: bool,
     /// `NAME_FILE` may name a file that holds the value.
     pub from_file: bool,
+    /// Whether SIGHUP gives it to the running server.
+    pub live: bool,
 }
 
 const fn plain(name: &'static str, default: &'static str, help: &'static str) -> Setting {
@@ -27,6 +33,7 @@ const fn plain(name: &'static str, default: &'static str, help: &'static str) ->
         secret: false,
         flag: true,
         from_file: false,
+        live: false,
     }
 }
 
@@ -38,6 +45,15 @@ const fn secret(name: &'static str, default: &'static str, help: &'static str) -
         secret: true,
         flag: false,
         from_file: true,
+        live: false,
+    }
+}
+
+/// SIGHUP gives it to the running server.
+const fn live(setting: Setting) -> Setting {
+    Setting {
+        live: true,
+        ..setting
     }
 }
 
@@ -66,33 +82,41 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "PostgreSQL replicas that pages of history are read from, comma-separated, at most 8.",
     ),
-    secret(
-        "REDIS_URL",
-        "",
-        "Redis between servers: redis://USER:PASSWORD@HOST/DATABASE, rediss:// with TLS (?sslrootcert=PATH), or redis+unix:///PATH.",
-    ),
     plain(
         "ROOM_PREFIX",
         "",
         "Put before a chat room's name to make its Socket.IO room.",
     ),
-    secret(
+    live(secret(
         "JWT_SECRET",
-        "required unless demo",
+        "required unless demo or JWT_JWKS_FILE",
         "HS256 secrets, comma-separated, each of at least 32 bytes; the first signs, all verify.",
-    ),
-    plain("JWT_ISSUER", "", "The `iss` that a token must carry."),
-    plain("JWT_AUDIENCE", "", "The `aud` that a token must carry."),
-    plain(
+    )),
+    live(plain(
+        "JWT_JWKS_FILE",
+        "",
+        "File of public keys (a JSON Web Key Set) for RS256, ES256 and EdDSA, chosen by kid; reread when it changes.",
+    )),
+    live(plain(
+        "JWT_ISSUER",
+        "",
+        "The `iss` that a token must carry.",
+    )),
+    live(plain(
+        "JWT_AUDIENCE",
+        "",
+        "The `aud` that a token must carry.",
+    )),
+    live(plain(
         "JWT_LEEWAY_SECONDS",
         "5",
         "Tolerance for the clocks of token makers, 0 to 5 s.",
-    ),
-    plain(
+    )),
+    live(plain(
         "CORS_ORIGINS",
         "",
         "Origins whose pages may connect, comma-separated.",
-    ),
+    )),
     plain(
         "SHARDS",
         "one a CPU",
@@ -119,31 +143,31 @@ pub const SETTINGS: &[Setting] = &[
         "1048576",
         "Unsent output of one connection; over it, it is closed.",
     ),
-    plain(
+    live(plain(
         "RATE_MESSAGES_PER_SECOND",
         "20",
         "Messages that a user may send on average, over all connections to this process; 0: no limit.",
-    ),
-    plain(
+    )),
+    live(plain(
         "RATE_BURST",
         "40",
         "Messages that a user may send at once; after ten times as many refusals within 10 s the user is cut off.",
-    ),
-    plain(
+    )),
+    live(plain(
         "RATE_HTTP_PER_SECOND",
         "50",
         "REST requests and handshakes of one address on average, 100 at once; a session's polls do not count. 0: no limit.",
-    ),
-    plain(
+    )),
+    live(plain(
         "RATE_CONNECTIONS_PER_SECOND",
         "200",
         "New connections of one address on average, 1000 at once; 0: no limit.",
-    ),
-    plain(
+    )),
+    live(plain(
         "MAX_CONNECTIONS_PER_IP",
         "1000",
         "Open connections of one address (of a /64, in IPv6); 0: no limit.",
-    ),
+    )),
     plain(
         "TRUST_PROXY",
         "unset: no proxy is believed",
@@ -164,11 +188,11 @@ pub const SETTINGS: &[Setting] = &[
         "127.0.0.1:9464",
         "Address and port of /metrics and a /health of its own; none turns it off.",
     ),
-    plain(
+    live(plain(
         "LOG_LEVEL",
         "info",
         "error, warn, info, debug or trace; also by module: info,project_yum::net=debug.",
-    ),
+    )),
     plain(
         "LOG_FORMAT",
         "json; pretty on a terminal",
@@ -201,9 +225,7 @@ pub struct Later {
 }
 
 /// Settings that are refused by name, unless their value turns the feature off ([`OFF`]).
-pub const LATER: &[Later] = &[
-    later("JWT_JWKS_FILE", "verifying with public keys"),
-];
+pub const LATER: &[Later] = &[later("REDIS_URL", "several hosts over Redis")];
 
 /// Values that turn a feature off.
 pub const OFF: &[&str] = &["", "0", "none", "false", "off"];
@@ -232,6 +254,11 @@ pub fn reference() -> String {
             format!(" `{}_FILE` may name a file that holds it.", setting.name)
         } else {
             String::new()
+        };
+        let file = if setting.live {
+            file + " SIGHUP rereads it."
+        } else {
+            file
         };
         let _ = writeln!(
             out,

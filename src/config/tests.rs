@@ -1,5 +1,6 @@
 use super::*;
 
+const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},{"kty":"oct"}]}"#;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn vars(pairs: &[(&str, &str)]) -> Vars {
@@ -22,6 +23,8 @@ fn load(
         file,
         read: &|path| match path.to_str() {
             Some("/run/secret") => Ok(format!("{SECRET}\n")),
+            Some("/run/keys") => Ok(KEYS.to_owned()),
+            Some("/run/none-of-use") => Ok(KEYS.replace("Ed25519", "X25519")),
             _ => Err("no such file".to_owned()),
         },
     })
@@ -94,7 +97,7 @@ fn every_wrong_value_is_named() {
         ("PORT", "70000"),
         ("SHARDS", "0"),
         ("LOG_FORMAT", "xml"),
-        ("REDIS_URL", "redis+cluster://localhost"),
+        ("REDIS_URL", "redis://localhost"),
         ("CORS_ORIGINS", "*"),
     ])
     .expect_err("six are wrong");
@@ -193,4 +196,84 @@ fn the_file_has_tables_and_no_unknown_keys() {
     assert_eq!(keys, ["PORT", "host", "listen.host", "prot"]);
     let keys = load(&[], &[("JWT_SECRET", SECRET)], None, Some("a = ")).expect_err("no TOML");
     assert_eq!(keys, ["--config"]);
+}
+
+#[test]
+fn public_keys_are_keys_enough() {
+    let config = env(&[("JWT_JWKS_FILE", "/run/keys"), ("DATABASE_URL", "memory:")]);
+    let config = config.expect("no secret is needed");
+    let keys = config.jwt_jwks.as_ref().expect("they are read");
+    assert!(!config.demo && config.jwt_secrets.is_empty());
+    assert_eq!((keys.set.keys.len(), keys.set.warnings.len()), (1, 1));
+    let both = env(&[("JWT_JWKS_FILE", "/run/keys"), ("JWT_SECRET", SECRET)]);
+    assert_eq!(both.expect("side by side").jwt_secrets.len(), 1);
+    for wrong in ["/run/none", "/run/secret", "/run/none-of-use"] {
+        let keys = env(&[("JWT_JWKS_FILE", wrong)]).expect_err("no key set");
+        assert_eq!(keys, ["JWT_JWKS_FILE"], "{wrong}");
+    }
+}
+
+#[test]
+fn a_running_server_takes_over_what_may_change_and_nothing_else() {
+    let key = ("JWT_SECRET", SECRET);
+    let mut running = env(&[key, ("PORT", "1"), ("RATE_BURST", "7")]).expect("right");
+    let other = SECRET.to_uppercase();
+    let new = env(&[
+        ("JWT_SECRET", &other),
+        ("PORT", "2"),
+        ("CORS_ORIGINS", "https://a.example"),
+        ("LOG_LEVEL", "warn"),
+        ("TRUST_PROXY", "none"),
+    ]);
+    let changes = running.take_over(new.expect("right"));
+    let taken = ["JWT_SECRET", "CORS_ORIGINS", "RATE_BURST", "LOG_LEVEL"];
+    assert_eq!(changes.taken, taken);
+    assert_eq!(changes.waiting, ["PORT", "TRUST_PROXY"]);
+    assert_eq!((running.port, running.rate_burst), (1, 40));
+    assert_eq!(running.trust_proxy, Trust::Unknown);
+    assert_eq!(running.jwt_secrets, [Secret(other.clone())]);
+    let again = env(&[
+        ("JWT_SECRET", &other),
+        ("PORT", "2"),
+        ("CORS_ORIGINS", "https://a.example"),
+        ("LOG_LEVEL", "warn"),
+    ]);
+    let changes = running.take_over(again.expect("right"));
+    assert_eq!((changes.taken, changes.waiting), (vec![], vec!["PORT"]));
+}
+
+#[test]
+fn every_live_setting_is_taken_over() {
+    let mut running = env(&[("JWT_SECRET", SECRET)]).expect("right");
+    let values = |setting: &settings::Setting| match setting.name {
+        "JWT_SECRET" => "ffffffffffffffffffffffffffffffff",
+        "JWT_JWKS_FILE" => "/run/keys",
+        "CORS_ORIGINS" => "https://a.example",
+        "LOG_LEVEL" => "warn",
+        "JWT_LEEWAY_SECONDS" => "3",
+        "JWT_ISSUER" | "JWT_AUDIENCE" => "x",
+        _ => "77",
+    };
+    let live = settings::SETTINGS.iter().filter(|setting| setting.live);
+    let live: Vec<_> = live
+        .map(|setting| (setting.name, values(setting)))
+        .collect();
+    let new = env(&live).expect("right");
+    let changes = running.take_over(new.clone());
+    let names: Vec<_> = live.iter().map(|(name, _)| *name).collect();
+    assert_eq!((changes.taken, changes.waiting), (names, vec![]));
+    // Secrets print alike, so they are looked at themselves.
+    assert_eq!(running.jwt_secrets, new.jwt_secrets);
+    running.shown.clone_from(&new.shown);
+    assert_eq!(format!("{running:?}"), format!("{new:?}"));
+}
+
+#[test]
+fn only_a_start_begins_or_ends_demo_mode() {
+    let mut demo = env(&[("RATE_BURST", "7")]).expect("right");
+    let new = env(&[("JWT_SECRET", SECRET)]).expect("right");
+    let changes = demo.take_over(new);
+    assert_eq!(changes.taken, ["RATE_BURST"]);
+    assert_eq!(changes.waiting, ["JWT_SECRET"]);
+    assert!(demo.demo && demo.jwt_secrets.is_empty());
 }

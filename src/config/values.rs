@@ -1,15 +1,16 @@
 //! Texts to typed values. Every error says what is allowed.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::settings::OFF;
-use super::{Database, LogFormat, Secret};
-use crate::bus::redis;
+use super::{Database, LogFormat, Read, Secret};
+use crate::auth::jwks::{self, Jwks};
 use crate::net::Trust;
 use crate::store::postgres::{REPLICAS_MAX, Target};
 
@@ -97,15 +98,6 @@ pub(super) fn replicas(text: &str) -> Result<Vec<Target>, String> {
         .map_err(|error| error.to_string())
 }
 
-/// `None` for `none`.
-pub(super) fn redis(text: &str) -> Result<Option<redis::Target>, String> {
-    if text == "none" {
-        return Ok(None);
-    }
-    let target = redis::Target::parse(text);
-    target.map(Some).map_err(|error| error.to_string())
-}
-
 /// At least 32 bytes each (RFC 7518 section 3.2 asks that of HS256).
 pub(super) fn secrets(text: &str) -> Result<Vec<Secret>, String> {
     let secrets: Vec<Secret> = text
@@ -121,6 +113,42 @@ pub(super) fn secrets(text: &str) -> Result<Vec<Secret>, String> {
         );
     }
     Ok(secrets)
+}
+
+/// A file of public keys, read.
+#[derive(Clone)]
+pub struct JwksFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The keys, and what is of no use.
+    pub set: Jwks,
+    /// As it was read.
+    text: Box<str>,
+}
+
+impl JwksFile {
+    /// Whether both were read from the same text.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl fmt::Debug for JwksFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?}", self.path.display(), self.set.keys)
+    }
+}
+
+/// Reads a file of public keys; the error says why not.
+pub fn jwks_file(path: &Path, read: Read<'_>) -> Result<JwksFile, String> {
+    let text = read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let set = jwks::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(JwksFile {
+        path: path.to_owned(),
+        set,
+        text: text.into(),
+    })
 }
 
 /// A list of origins as browsers send them.

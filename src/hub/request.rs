@@ -9,8 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, ready};
 
 use super::broadcast::{Broadcast, BroadcastTimeout, RemoteSocket, RequestTimeout, Target};
-use super::envelope::{Answer, Ask, Node, Request, Response};
-use super::handshake;
+use super::envelope::{Answer, Ask, Request, Response};
 use super::promise::promise;
 use super::socket::AckTimeout;
 use super::timers::TimerId;
@@ -33,15 +32,13 @@ pub(super) enum Waiting {
     /// A gathering of this node.
     Gathering(u64),
     /// A gathering of another node.
-    Node { node: Node, request: u64 },
+    Node { node: u16, request: u64 },
 }
 
 /// Answers that are being gathered.
 pub(super) struct Gathering {
-    /// How many other nodes were asked; `None` until that is known.
-    asked: Option<usize>,
-    /// How many of them have said how much comes from them. Some may before they are counted.
-    answered: usize,
+    /// Nodes that have not said how much comes from them.
+    nodes_left: usize,
     acks_wanted: usize,
     acks: Vec<Args>,
     sockets: Vec<RemoteSocket>,
@@ -91,9 +88,7 @@ impl Hub {
             Some(Waiting::Gathering(number)) => {
                 self.gather(number, |gathering| gathering.acks.push(args));
             }
-            Some(Waiting::Node { node, request }) => {
-                self.respond(&node, request, Answer::Ack(args));
-            }
+            Some(Waiting::Node { node, request }) => self.respond(node, request, Answer::Ack(args)),
         }
     }
 
@@ -125,8 +120,8 @@ impl Hub {
             let number = state.gathering_count;
             let timer = state.timers.set(at, Due::Gathering(number));
             let gathering = Gathering {
-                asked: None,
-                answered: 0,
+                // Ourselves: not complete before everybody was asked.
+                nodes_left: 1,
                 acks_wanted: 0,
                 acks: Vec::new(),
                 sockets: Vec::new(),
@@ -143,9 +138,9 @@ impl Hub {
         let done = self.with(|state| {
             let gathering = state.gatherings.get_mut(&number)?;
             add(gathering);
-            gathering
-                .is_complete()
-                .then(|| state.gatherings.remove(&number))?
+            let is_complete =
+                gathering.nodes_left == 0 && gathering.acks.len() >= gathering.acks_wanted;
+            is_complete.then(|| state.gatherings.remove(&number))?
         });
         if let Some(gathering) = done {
             self.with(|state| state.timers.cancel(gathering.timer));
@@ -160,30 +155,14 @@ impl Hub {
         }
     }
 
-    /// Asks all other nodes, at once; how many they are may be known only later.
-    fn ask(&self, id: u64, what: Ask) -> LocalBoxFuture<'static, usize> {
-        let Some(bus) = self.bus() else {
-            return ready(0).boxed_local();
-        };
-        let from = Node::Shard(self.engine().options().shard);
+    /// Asks all other nodes; returns how many there are.
+    fn ask(&self, id: u64, what: Ask) -> usize {
+        let Some(bus) = self.bus() else { return 0 };
+        let from = u16::from(self.engine().options().shard);
         bus.request(Arc::new(Request { id, from, what }))
     }
 
-    /// Asks all other nodes, and tells the gathering how many they are.
-    fn ask_for(
-        &self,
-        number: u64,
-        what: Ask,
-        counted: impl FnOnce(&mut Gathering, usize) + 'static,
-    ) {
-        let (hub, asked) = (self.clone(), self.ask(number, what));
-        self.run_or_spawn(async move {
-            let asked = asked.await;
-            hub.gather(number, |gathering| counted(gathering, asked));
-        });
-    }
-
-    fn respond(&self, to: &Node, id: u64, what: Answer) {
+    fn respond(&self, to: u16, id: u64, what: Answer) {
         if let Some(bus) = self.bus() {
             bus.respond(to, Response { id, what });
         }
@@ -199,16 +178,15 @@ impl Hub {
     ) {
         let finish = Box::new(|gathered: Gathered| then(gathered.acks()));
         let number = self.begin_gathering(timeout, finish);
-        let count = self.deliver_with_ack(broadcast, timeout, || Waiting::Gathering(number));
-        self.gather(number, |gathering| gathering.acks_wanted += count);
-        if is_local {
-            self.gather(number, |gathering| gathering.asked = Some(0));
-        } else {
-            let what = Ask::Broadcast(Box::new(broadcast.clone()), timeout);
-            self.ask_for(number, what, |gathering, asked| {
-                gathering.asked = Some(asked);
-            });
+        if !is_local {
+            let asked = self.ask(number, Ask::Broadcast(Box::new(broadcast.clone()), timeout));
+            self.gather(number, |gathering| gathering.nodes_left += asked);
         }
+        let count = self.deliver_with_ack(broadcast, timeout, || Waiting::Gathering(number));
+        self.gather(number, |gathering| {
+            gathering.nodes_left -= 1;
+            gathering.acks_wanted += count;
+        });
     }
 
     /// Sends an event that asks for acknowledgements to our own sockets, and says how many they are.
@@ -251,9 +229,11 @@ impl Hub {
             keep.keep(gathered.is_complete.then_some(gathered.sockets));
         });
         let number = self.begin_gathering(REQUEST_TIMEOUT, finish);
-        self.gather(number, |gathering| gathering.sockets.append(&mut sockets));
-        self.ask_for(number, Ask::Fetch(target), |gathering, asked| {
-            gathering.asked = Some(asked);
+        let asked = self.ask(number, Ask::Fetch(target));
+        self.gather(number, |gathering| {
+            gathering.sockets.append(&mut sockets);
+            gathering.nodes_left += asked;
+            gathering.nodes_left -= 1;
         });
         promised
             .map(|sockets| sockets.ok_or(RequestTimeout))
@@ -264,7 +244,6 @@ impl Hub {
         let describe = |socket: &Socket| RemoteSocket {
             id: socket.id(),
             rooms: socket.rooms(),
-            handshake: handshake::to_json(socket.handshake()),
         };
         self.select(target).iter().map(describe).collect()
     }
@@ -272,49 +251,42 @@ impl Hub {
     /// Does something to sockets, here and on all other nodes.
     pub(super) fn command(&self, what: &Ask, is_local: bool) {
         if !is_local {
-            drop(self.ask(0, what.clone()));
+            self.ask(0, what.clone());
         }
         self.obey(what);
     }
 
-    /// Does to our own sockets what a command says; returns how many they are.
-    fn obey(&self, what: &Ask) -> usize {
-        let sockets = match what {
-            Ask::Join(target, _) | Ask::Leave(target, _) | Ask::Disconnect(target, _) => {
-                self.select(target)
-            }
-            _ => return 0,
-        };
+    /// Does to our own sockets what a command says.
+    fn obey(&self, what: &Ask) {
         match what {
-            Ask::Join(_, rooms) => {
-                for socket in &sockets {
+            Ask::Join(target, rooms) => {
+                for socket in self.select(target) {
                     for room in rooms {
                         let joined = socket.join(room);
                         self.spawn(joined.map(|_| ()).boxed_local());
                     }
                 }
             }
-            Ask::Leave(_, rooms) => {
-                for socket in &sockets {
+            Ask::Leave(target, rooms) => {
+                for socket in self.select(target) {
                     for room in rooms {
                         socket.leave(room);
                     }
                 }
             }
-            Ask::Disconnect(_, close) => {
-                for socket in &sockets {
+            Ask::Disconnect(target, close) => {
+                for socket in self.select(target) {
                     socket.disconnect(*close);
                 }
             }
-            _ => {}
+            Ask::Fetch(_) | Ask::Broadcast(..) | Ask::ServerSideEmit { .. } => {}
         }
-        sockets.len()
     }
 
     /// Emits to the other nodes themselves, not to their clients
     /// ([`App::on_server_side_emit`](super::App::on_server_side_emit)).
     pub fn server_side_emit(&self, namespace: &str, event: &str, args: &Args) {
-        drop(self.ask(0, server_side_emit(namespace, event, args, false)));
+        self.ask(0, server_side_emit(namespace, event, args, false));
     }
 
     /// The same, and gathers the answer of every other node; fails after 5 s with those that came.
@@ -328,10 +300,10 @@ impl Hub {
         let (keep, promised) = promise::<Option<Result<Vec<Args>, BroadcastTimeout>>>();
         let finish = Box::new(|gathered: Gathered| keep.keep(Some(gathered.acks())));
         let number = self.begin_gathering(REQUEST_TIMEOUT, finish);
-        let what = server_side_emit(namespace, event, args, true);
-        self.ask_for(number, what, |gathering, asked| {
+        let asked = self.ask(number, server_side_emit(namespace, event, args, true));
+        self.gather(number, |gathering| {
             gathering.acks_wanted += asked;
-            gathering.asked = Some(0);
+            gathering.nodes_left -= 1;
         });
         promised
             .map(|acks| acks.unwrap_or_else(|| Err(BroadcastTimeout { acks: Vec::new() })))
@@ -344,19 +316,13 @@ impl Hub {
         match what {
             Ask::Fetch(target) => {
                 let sockets = self.describe(target);
-                self.respond(from, *id, Answer::Sockets(sockets));
-            }
-            Ask::Rooms(namespace) => {
-                let rooms = self.with(|state| state.rooms.names(namespace));
-                self.respond(from, *id, Answer::Rooms(rooms));
+                self.respond(*from, *id, Answer::Sockets(sockets));
             }
             Ask::Broadcast(broadcast, timeout) => {
-                let waiting = || Waiting::Node {
-                    node: from.clone(),
-                    request: *id,
-                };
+                let (node, request) = (*from, *id);
+                let waiting = || Waiting::Node { node, request };
                 let count = self.deliver_with_ack(broadcast, *timeout, waiting);
-                self.respond(from, *id, Answer::ClientCount(count));
+                self.respond(*from, *id, Answer::ClientCount(count));
             }
             Ask::ServerSideEmit {
                 namespace,
@@ -367,24 +333,18 @@ impl Hub {
                 let event = Event {
                     name: event.clone(),
                     args: args.clone(),
-                    ack: ack.then(|| Ack::of_node(self.clone(), from.clone(), *id)),
+                    ack: ack.then(|| Ack::of_node(self.clone(), *from, *id)),
                     received: self.env().now(),
                 };
                 let task = self.app().on_server_side_emit(namespace.clone(), event);
                 self.spawn(task);
             }
-            Ask::Join(..) | Ask::Leave(..) | Ask::Disconnect(..) => {
-                // Old servers name one socket, and hear from whoever has it.
-                let is_ours = self.obey(what) > 0;
-                if is_ours && matches!(from, Node::Far(far) if far.id.is_some()) {
-                    self.respond(from, *id, Answer::Done);
-                }
-            }
+            Ask::Join(..) | Ask::Leave(..) | Ask::Disconnect(..) => self.obey(what),
         }
     }
 
     /// The application answered a server-side emit of another node.
-    pub(super) fn answer_node(&self, node: &Node, request: u64, args: Args) {
+    pub(super) fn answer_node(&self, node: u16, request: u64, args: Args) {
         self.respond(node, request, Answer::Ack(args));
     }
 
@@ -392,26 +352,19 @@ impl Hub {
     pub(super) fn answered(&self, response: &Response) {
         self.gather(response.id, |gathering| match &response.what {
             Answer::Sockets(sockets) => {
-                gathering.answered += 1;
+                gathering.nodes_left = gathering.nodes_left.saturating_sub(1);
                 gathering.sockets.extend_from_slice(sockets);
             }
             Answer::ClientCount(count) => {
-                gathering.answered += 1;
+                gathering.nodes_left = gathering.nodes_left.saturating_sub(1);
                 gathering.acks_wanted += count;
             }
             Answer::Ack(args) => gathering.acks.push(args.clone()),
-            // We ask for neither.
-            Answer::Rooms(_) | Answer::Done => {}
         });
     }
 }
 
 impl Gathering {
-    fn is_complete(&self) -> bool {
-        let answered = self.asked.is_some_and(|asked| self.answered >= asked);
-        answered && self.acks.len() >= self.acks_wanted
-    }
-
     fn finish(self, is_complete: bool) {
         (self.then)(Gathered {
             is_complete,

@@ -4,6 +4,8 @@
 //! credentials. With an empty list no field of the protocol is ever sent.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use super::Response;
 use crate::wire::http::RequestHead;
@@ -16,35 +18,44 @@ const MAX_AGE: &str = "600";
 /// An allow-list of origins. Empty: no CORS field is ever sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cors {
-    origins: Vec<Box<str>>,
+    origins: RefCell<Vec<Rc<str>>>,
 }
 
 impl Cors {
     /// An allow-list; each origin as a browser writes it, `https://example.org`.
     #[must_use]
     pub fn new(origins: impl IntoIterator<Item = String>) -> Self {
-        Self {
-            origins: origins.into_iter().map(String::into_boxed_str).collect(),
-        }
+        let cors = Self::default();
+        cors.replace(origins);
+        cors
+    }
+
+    /// Goes by another list from now on. Sessions that are open stay.
+    pub fn replace(&self, origins: impl IntoIterator<Item = String>) {
+        *self.origins.borrow_mut() = origins.into_iter().map(Rc::from).collect();
     }
 
     /// Whether there is an allow-list at all.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        !self.origins.is_empty()
+        !self.origins.borrow().is_empty()
     }
 
     /// Whether a request may come from where it says. One without an Origin comes from no page.
     #[must_use]
     pub fn admits(&self, request: &RequestHead) -> bool {
-        !self.is_on() || request.field("Origin").is_none() || self.origin(request).is_some()
+        !self.is_on() || values(request).next().is_none() || self.origin(request).is_some()
     }
 
     /// The request's origin, if it is on the list.
-    fn origin(&self, request: &RequestHead) -> Option<&str> {
-        let origin = request.field("Origin")?;
-        let listed = self.origins.iter().find(|listed| ***listed == *origin)?;
-        Some(listed)
+    fn origin(&self, request: &RequestHead) -> Option<Rc<str>> {
+        let mut values = values(request);
+        let (Some(origin), None) = (values.next(), values.next()) else {
+            return None;
+        };
+        let origins = self.origins.borrow();
+        let listed = origins.iter().find(|listed| listed.as_bytes() == origin);
+        listed.cloned()
     }
 
     /// The answer to OPTIONS.
@@ -71,12 +82,22 @@ impl Cors {
         // Also for origins that are not allowed, since a cache would mix them up.
         response.fields.push(("Vary", "Origin".into()));
         if let Some(origin) = self.origin(request) {
-            let allow = ("Access-Control-Allow-Origin", Cow::Owned(origin.to_owned()));
+            let allow = (
+                "Access-Control-Allow-Origin",
+                Cow::Owned(origin.as_ref().to_owned()),
+            );
             response.fields.push(allow);
             let credentials = ("Access-Control-Allow-Credentials", "true".into());
             response.fields.push(credentials);
         }
     }
+}
+
+/// All values of Origin, also what is no text.
+fn values(request: &RequestHead) -> impl Iterator<Item = &[u8]> {
+    let fields = request.fields();
+    let origins = fields.filter(|field| field.name.eq_ignore_ascii_case("Origin"));
+    origins.map(|field| field.value)
 }
 
 /// A client's text, fit to stand in a field value.

@@ -8,10 +8,12 @@ pub mod announce;
 pub mod cpus;
 pub mod demo;
 pub mod executor;
+pub mod live;
 pub mod metrics_listener;
 pub mod notify;
 pub mod probe;
 pub mod process_figures;
+pub mod reload;
 pub mod respond;
 pub mod shard;
 pub mod signals;
@@ -24,18 +26,20 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use crate::auth::AuthOptions;
 use crate::bus::directory::Directory;
 use crate::bus::mesh;
-use crate::bus::redis::Fleet;
 use crate::config::Config;
 use crate::metrics::DRAINING;
 use crate::report::Reporter;
 use crate::store::{Condition, postgres, sqlite};
 use crate::{log, net};
 use cpus::Plan;
+use live::{Current, Live};
+use reload::{OnPhase, Phase, Reloader, Source};
 use shard::{Parts, Shared};
 use status::Status;
 use stores::OpenStore;
@@ -93,8 +97,8 @@ fn listen_advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Serves until a signal ends it. `auth` are the keys of `config`.
-pub fn run(config: Config, auth: &AuthOptions) -> Result<(), ServerError> {
+/// Serves until a signal ends it. `auth` are the keys of `config`, and `source` reads it anew.
+pub fn run(config: Config, auth: &AuthOptions, source: Source) -> Result<(), ServerError> {
     let recorder = config
         .metrics_addr
         .map(|address| (address, metrics_listener::install_recorder()));
@@ -109,24 +113,28 @@ pub fn run(config: Config, auth: &AuthOptions) -> Result<(), ServerError> {
     let (listeners, address) = listen(SocketAddr::new(config.host, config.port), plan.shards)?;
     let (listeners, proxied) = listen_to_proxies(&config, listeners)?;
     let (store, store_seats) = OpenStore::open(&config.database, &config.replicas, plan.shards)?;
-    let fleet = config
-        .redis
-        .is_some()
-        .then(|| Fleet::new(plan.shards, random));
-    let bus_kind = if fleet.is_some() { "redis" } else { "mesh" };
-    let status = Status::new(plan.shards, store.kind(), bus_kind);
+    let status = Status::new(plan.shards, store.kind(), "mesh");
     let process = net::Process::new();
-    start_threads(&config, recorder, &status, &process, &log)?;
+    let current = Current::new(Live::new(&config, auth));
+    let reloader = Reloader {
+        source,
+        config: config.clone(),
+        current: current.clone(),
+        log: log.clone(),
+        on_phase: tell_of_reloads(&status, &process),
+    };
+    let reload = reload::start(reloader).map_err(ServerError::Thread)?;
+    start_threads(&config, recorder, &status, &process, &log, reload)?;
 
     let config = Arc::new(config);
     let all = Shared {
         config: config.clone(),
         auth: auth.clone(),
+        current,
         store,
         status: status.clone(),
         process: process.clone(),
         host: host_tag(),
-        fleet,
     };
     let ends = start_shards(&plan, &all, listeners, store_seats)?;
     // From here on only the shards hold the store, so that it closes with the last of them.
@@ -229,6 +237,7 @@ fn start_threads(
     status: &Arc<Status>,
     process: &Arc<net::Process>,
     log: &log::Guard,
+    reload: SyncSender<()>,
 ) -> Result<(), ServerError> {
     let (draining, told) = (process.clone(), status.clone());
     let shown = metrics::gauge!(DRAINING);
@@ -246,7 +255,11 @@ fn start_threads(
         last_words.flush();
         std::process::exit(1);
     };
-    signals::start(drain, end_now).map_err(ServerError::Thread)?;
+    // One that waits already is as good as two.
+    let reload = move || {
+        let _ = reload.try_send(());
+    };
+    signals::start(drain, end_now, reload).map_err(ServerError::Thread)?;
     let last_words = log.clone();
     let give_up = move |shard| {
         tracing::error!(shard, "the shard has stood still for 10 s: ending");
@@ -266,15 +279,21 @@ fn start_threads(
     Ok(())
 }
 
+/// What the service manager hears of a reload; nothing once the server goes away.
+fn tell_of_reloads(status: &Arc<Status>, process: &Arc<net::Process>) -> OnPhase {
+    let (status, process) = (status.clone(), process.clone());
+    Box::new(move |phase| match phase {
+        _ if process.draining.load(Ordering::Acquire) => {}
+        Phase::Begun => notify::reloading(),
+        Phase::Done => notify::ready(&status.summary()),
+    })
+}
+
 /// Names this host in session ids: another process must not take our sids for its own.
 fn host_tag() -> u16 {
     let mut tag = [0; 2];
-    random(&mut tag);
+    getrandom::fill(&mut tag).expect("the operating system gives random bytes");
     u16::from_be_bytes(tag)
-}
-
-fn random(bytes: &mut [u8]) {
-    getrandom::fill(bytes).expect("the operating system gives random bytes");
 }
 
 type Ends = flume::Receiver<(usize, Result<(), String>)>;

@@ -5,36 +5,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::live::{Current, Live};
 use super::respond::{self, Demo, Routes};
 use super::status::Status;
 use super::store_state;
 use super::stores::OpenStore;
 use crate::auth::{AuthOptions, Verifier};
-use crate::bus::mesh::{Mesh, Seat};
-use crate::bus::redis::{self, Fleet, Redis};
-use crate::bus::usage::MessageRate;
+use crate::bus::mesh::Seat;
 use crate::chat::rest::Rest;
 use crate::chat::{self, Chat, ChatOptions};
 use crate::config::Config;
 use crate::engine::{self, Engine};
 use crate::env::Env;
 use crate::hub::{self, Hub};
-use crate::limit::Rate;
 use crate::metrics::Metrics;
-use crate::net::{self, AddressLimits, Cors, Handoffs, Mount, Site, Transports};
+use crate::net::{self, Cors, Handoffs, Mount, Site, Transports};
 use crate::store::{SharedStore, postgres};
-use crate::wire::Text;
 
 /// How long a drained shard waits for the store's answers: nothing waits for longer.
 const SENDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a shard says how the store is.
 const STORE_LOOK: Duration = Duration::from_millis(250);
-/// REST requests and handshakes of one address at once.
-const HTTP_BURST: u32 = 100;
-/// New connections of one address at once.
-const CONNECTIONS_BURST: u32 = 1_000;
-/// So many times a user's burst may be refused before the user is cut off.
-const REFUSALS_PER_BURST: u32 = 10;
 /// An upgrade that is not finished by then is given up.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -43,13 +34,12 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Shared {
     pub(super) config: Arc<Config>,
     pub(super) auth: AuthOptions,
+    pub(super) current: Arc<Current>,
     pub(super) store: OpenStore,
     pub(super) status: Arc<Status>,
     pub(super) process: Arc<net::Process>,
     /// Names this host in session ids.
     pub(super) host: u16,
-    /// What the shards know of each other's links to Redis, if there is one.
-    pub(super) fleet: Option<Arc<Fleet>>,
 }
 
 /// What a shard's thread is given.
@@ -76,19 +66,18 @@ pub(super) async fn serve(parts: Parts) {
     let hub_options = hub_options(&parts.all.config);
     let hub = Hub::new(env.clone(), engine.clone(), hub_options, spawn.clone());
     let mesh = parts.seat.sit();
-    let redis = redis(&parts.all, parts.index, &env, &mesh);
-    match &redis {
-        Some(redis) => redis.attach_to(&hub),
-        None => hub.set_bus(mesh.clone()),
-    }
+    hub.set_bus(mesh.clone());
     let store = parts.all.store.handle();
     let store_seat = parts.store_seat.take();
-    let verifier = Rc::new(Verifier::new(&parts.all.auth));
+    let mut seen = 0;
+    let current = parts.all.current.clone();
+    let live = current.newer(&mut seen).expect("nothing was seen yet");
+    let verifier = Rc::new(Verifier::with_rules(live.rules.clone()));
     let chat = Chat::new(
         ChatOptions {
             room_prefix: parts.all.config.room_prefix.clone(),
             outbox_bytes_max: parts.all.config.outbox_bytes_max,
-            message_rate: message_rate(&parts.all.config),
+            message_rate: live.message_rate,
         },
         chat::Parts {
             env: env.clone(),
@@ -102,69 +91,52 @@ pub(super) async fn serve(parts: Parts) {
     );
     hub.set_app(chat.clone());
     glommio::spawn_local(mesh.clone().run(hub.clone())).detach();
-    if let (Some(redis), Some(target)) = (&redis, &parts.all.config.redis) {
-        glommio::spawn_local(redis.clone().run(target.clone())).detach();
-    }
 
     let routes = Rc::new(Routes {
         status: parts.all.status.clone(),
-        history: Rest::new(env.clone(), store.clone(), verifier),
+        history: Rest::new(env.clone(), store.clone(), verifier.clone()),
         demo: parts
             .all
             .config
             .demo
             .then(|| Demo::new(parts.all.auth.clone())),
     });
-    let site = site(engine, routes, &parts.all.config);
+    let site = site(engine, routes, &live);
     let options = net::Options {
         shard: parts.index,
         shards: parts.shards,
         host: parts.all.host,
         drain: parts.all.config.drain,
         trust: parts.all.config.trust_proxy.clone(),
-        address_limits: address_limits(&parts.all.config),
+        address_limits: live.address_limits,
         require_https: parts.all.config.require_https,
         plain_paths: respond::HEALTH,
         ..net::Options::default()
     };
     let status = parts.all.status.clone();
+    let shard = net::Shard::new(env.clone(), options, site, metrics, parts.handoffs);
     let mut pulse = Pulse {
         shard: index,
+        net: shard.clone(),
+        verifier,
+        current,
+        seen,
         status: parts.all.status,
-        fleet: parts.all.fleet,
         process: parts.all.process.clone(),
         hub,
         chat: chat.clone(),
         store,
         look: env.now(),
     };
-    let shard = net::Shard::new(env, options, site, metrics, parts.handoffs);
     let tick = Box::new(move |now| pulse.tick(now));
     net::run(shard, parts.listeners, parts.all.process, tick).await;
     status.ended(index);
     finish_sends(&chat).await;
-    if let Some(redis) = redis {
-        redis.leave().await;
-    }
     store_seat.leave().await;
 }
 
-/// The shard's node in a fleet of hosts, if the settings name one.
-fn redis(all: &Shared, shard: u8, env: &Rc<Env>, mesh: &Rc<Mesh>) -> Option<Rc<Redis>> {
-    let (target, fleet) = (all.config.redis.as_ref()?, all.fleet.clone()?);
-    Some(Redis::new(redis::Parts {
-        env: env.clone(),
-        mesh: mesh.clone(),
-        fleet,
-        shard,
-        tag: all.host,
-        namespaces: vec![Text::from_static(chat::NAMESPACE)],
-        login: target.login.clone(),
-    }))
-}
-
 /// What the shard serves, besides the sessions.
-fn site(engine: Engine, routes: Rc<Routes>, config: &Config) -> Site {
+fn site(engine: Engine, routes: Rc<Routes>, live: &Live) -> Site {
     Site {
         mounts: vec![Rc::new(Mount {
             path: "/socket.io/".into(),
@@ -174,7 +146,7 @@ fn site(engine: Engine, routes: Rc<Routes>, config: &Config) -> Site {
             ports: net::flush::Ports::default(),
         })],
         respond: Rc::new(move |request| routes.respond(&request)),
-        cors: Cors::new(config.cors_origins.iter().map(ToString::to_string)),
+        cors: Cors::new(live.origins.iter().map(ToString::to_string)),
     }
 }
 
@@ -189,8 +161,12 @@ async fn finish_sends(chat: &Chat) {
 /// What happens at each tick above the connections.
 struct Pulse {
     shard: usize,
+    net: Rc<net::Shard>,
+    verifier: Rc<Verifier>,
+    current: Arc<Current>,
+    /// The version of it that this shard goes by.
+    seen: u64,
     status: Arc<Status>,
-    fleet: Option<Arc<Fleet>>,
     process: Arc<net::Process>,
     hub: Hub,
     chat: Rc<Chat>,
@@ -199,19 +175,28 @@ struct Pulse {
 }
 
 impl Pulse {
+    /// Goes by other keys, origins and limits from now on.
+    fn take_over(&self, live: &Live) {
+        self.verifier.replace(live.rules.clone());
+        let origins = live.origins.iter().map(ToString::to_string);
+        self.net.site().cors.replace(origins);
+        self.net.set_address_limits(live.address_limits);
+        self.chat.set_message_rate(live.message_rate);
+    }
+
     fn tick(&mut self, now: Instant) -> Option<Instant> {
         self.status.ticked(self.shard, now);
         if self.process.draining.load(Ordering::Relaxed) {
             self.chat.set_draining();
+        }
+        if let Some(live) = self.current.newer(&mut self.seen) {
+            self.take_over(&live);
         }
         self.hub.tick(now);
         self.chat.tick(now);
         // One shard speaks for all: the store is the process's.
         if self.shard == 0 && now >= self.look {
             self.status.set_store(store_state(self.store.condition()));
-            if let Some(fleet) = &self.fleet {
-                self.status.set_bus(fleet.condition());
-            }
             self.look = now + STORE_LOOK;
         }
         [self.hub.next_deadline(), self.chat.next_deadline()]
@@ -232,25 +217,6 @@ fn engine_options(parts: &Parts) -> engine::Options {
         outbox_bytes_max: config.outbox_bytes_max,
         host: parts.all.host,
         shard: parts.index,
-    }
-}
-
-fn message_rate(config: &Config) -> MessageRate {
-    MessageRate {
-        rate: Rate::per_second(config.rate_messages_per_second, config.rate_burst),
-        refusals_max: config.rate_burst.saturating_mul(REFUSALS_PER_BURST),
-    }
-}
-
-fn address_limits(config: &Config) -> AddressLimits {
-    if config.demo {
-        // All come from this machine.
-        return AddressLimits::default();
-    }
-    AddressLimits {
-        requests: Rate::per_second(config.rate_http_per_second, HTTP_BURST),
-        connections: Rate::per_second(config.rate_connections_per_second, CONNECTIONS_BURST),
-        connections_max: config.max_connections_per_ip,
     }
 }
 

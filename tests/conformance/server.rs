@@ -68,6 +68,7 @@ fn run() -> Result<(), String> {
     signals::start(
         move |_| draining.draining.store(true, Ordering::Release),
         || std::process::exit(1),
+        || {},
     )
     .map_err(|error| format!("cannot wait for signals: {error}"))?;
 

@@ -6,8 +6,10 @@ mod support;
 
 mod addresses;
 mod forwarded;
+mod keys;
 mod messages;
 mod proxy_protocol;
+mod reload;
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -79,7 +79,7 @@ macro_rules! note {
 fn auth() -> AuthOptions {
     let secret = b"a secret of the simulation, long enough".as_slice();
     AuthOptions {
-        keys: Keys::Secrets(vec![secret.into()]),
+        keys: Keys::secrets(vec![secret.into()]),
         issuer: None,
         audience: None,
         leeway_seconds: 5,
