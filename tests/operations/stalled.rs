@@ -98,7 +98,7 @@ fn the_service_manager_hears_of_start_stall_and_end() {
         .filter(|(_, text)| text.contains("WATCHDOG=1"));
     let first = beats.next().expect("signs of life again").0 - noticed;
     assert!(first > Duration::from_secs(1), "{silent:?}");
-    held.end();
+    drop(held);
     assert!((server.metric("yum_shard_stalls_total", "shard=\"1\"") - 1.0).abs() < 0.1);
     let log = log_of(folder.path());
     assert!(
@@ -124,7 +124,7 @@ fn a_shard_that_never_comes_back_ends_the_process() {
     assert_eq!(status.code(), Some(1));
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(9), "{took:?}");
-    held.end();
+    drop(held);
     let log = log_of(folder.path());
     assert!(
         log.contains("the shard has stood still for 10 s: ending"),
@@ -155,5 +155,5 @@ fn a_second_signal_ends_it_at_once() {
         "{:?}",
         start.elapsed()
     );
-    held.end();
+    drop(held);
 }

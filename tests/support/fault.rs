@@ -29,11 +29,6 @@ pub(crate) fn hold_thread(pid: u32, name: &str, most: Duration) -> Held {
     Held(child)
 }
 
-impl Held {
-    /// Lets it go.
-    pub(crate) fn end(self) {}
-}
-
 impl Drop for Held {
     fn drop(&mut self) {
         // The kernel lets go of what a debugger held when the debugger ends.
