@@ -12,6 +12,7 @@ use crate::auth::{self, AuthOptions, Claims, Keys, Verifier};
 use crate::config::args::{self, Bench, Command, Invocation};
 use crate::config::{Config, Database, Inputs, Vars, settings};
 use crate::load;
+use crate::server::doctor::Report;
 use crate::server::{self, ServerError, demo, probe};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
@@ -42,6 +43,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let config = match load(&invocation) {
         Ok(config) => config,
         Err(text) => {
+            if let Command::Doctor { json } = invocation.command {
+                return doctor(Err(&text), json);
+            }
             complain(&format!(
                 "The settings are wrong:\n{text}\n`project-yum config doc` describes every setting."
             ));
@@ -55,6 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::ConfigCheck | Command::ConfigDoc => say(&checked(&config)),
         Command::ConfigPrint => say(&printed(&config)),
         Command::Migrate { dry_run } => migrate(&config, dry_run),
+        Command::Doctor { json } => doctor(Ok(&config), json),
         Command::Bench(bench) => drive(&config, &bench),
     }
 }
@@ -89,9 +94,27 @@ fn load(invocation: &Invocation) -> Result<Config, String> {
     .map_err(|problems| problems.to_string())
 }
 
+/// Looks at everything; the exit code is that of a start that would fail.
+fn doctor(config: Result<&Config, &str>, json: bool) -> u8 {
+    let report = Report::make(config);
+    if json {
+        say(&report.json().to_string());
+    } else {
+        say(&report.to_string());
+    }
+    match (report.host_fails(), config.is_err(), report.fails()) {
+        (true, ..) => HOST,
+        (_, true, _) => USAGE,
+        (.., true) => FAILURE,
+        _ => OK,
+    }
+}
+
 fn serve(config: Config, invocation: Invocation) -> u8 {
     if let Err(cause) = probe::probe() {
-        complain(&format!("This host cannot run the server: {cause}"));
+        complain(&format!(
+            "This host cannot run the server: {cause}\n`project-yum doctor` looks at everything else, too."
+        ));
         return HOST;
     }
     let served = auth_options(&config)

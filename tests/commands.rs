@@ -62,6 +62,103 @@ fn a_host_with_too_little_lockable_memory_ends_with_3() {
 }
 
 #[test]
+fn the_doctor_says_how_everything_is() {
+    let folder = folder();
+    let env = [("JWT_SECRET", SECRET)];
+    let output = run(folder.path(), &env, &["doctor"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for name in [
+        "kernel",
+        "io_uring",
+        "seccomp",
+        "memlock",
+        "descriptors",
+        "cpus",
+        "clock",
+        "settings",
+        "database",
+        "disk",
+    ] {
+        assert!(
+            said.lines().any(|line| line.contains(name)),
+            "{name} in {said}"
+        );
+    }
+    assert!(
+        !folder.path().join("data").exists(),
+        "a look changes nothing"
+    );
+    let output = run(folder.path(), &env, &["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_ne!(report["level"], "failure", "{report}");
+    let findings = report["findings"].as_array().expect("findings");
+    let database = findings.iter().find(|one| one["name"] == "database");
+    assert!(database.is_some_and(|one| one["level"] == "ok"), "{report}");
+}
+
+#[test]
+fn the_doctor_says_what_is_wrong_in_the_words_of_a_failed_start() {
+    let folder = folder();
+    let shell = |command: &str| {
+        let script = format!("ulimit -l 64 && exec {PROGRAM} {command}");
+        let output = Command::new("sh")
+            .current_dir(folder.path())
+            .args(["-c", &script])
+            .output()
+            .expect("a shell");
+        (
+            output.status.code(),
+            text(&output.stdout) + &text(&output.stderr),
+        )
+    };
+    let ((code, said), (start_code, start)) = (shell("doctor"), shell("serve"));
+    assert_eq!((code, start_code), (Some(3), Some(3)), "{said}{start}");
+    let words = "the limit of locked memory is 64 KiB; io_uring needs 512 KiB.";
+    assert!(
+        said.contains(words) && start.contains(words),
+        "{said}{start}"
+    );
+    assert!(start.contains("project-yum doctor"), "{start}");
+
+    let wrong = run(folder.path(), &[("PORT", "x")], &["doctor"]);
+    let said = text(&wrong.stdout);
+    assert_eq!(wrong.status.code(), Some(2), "{said}");
+    assert!(said.contains("PORT") && said.contains("io_uring"), "{said}");
+
+    let env = [
+        ("JWT_SECRET", SECRET),
+        ("DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/chat"),
+    ];
+    let gone = run(folder.path(), &env, &["doctor"]);
+    let said = text(&gone.stdout);
+    assert_eq!(gone.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("failure  database           cannot use the database"),
+        "{said}"
+    );
+    assert!(
+        said.contains("See that it runs") && !said.contains("hunter2"),
+        "{said}"
+    );
+}
+
+#[test]
+fn help_names_every_setting() {
+    let folder = folder();
+    let said = text(&run(folder.path(), &[], &["--help"]).stdout);
+    for setting in project_yum::config::settings::SETTINGS {
+        let flag = format!("--{}", setting.name.to_lowercase().replace('_', "-"));
+        assert!(
+            said.contains(setting.name) || said.contains(&flag),
+            "{}",
+            setting.name
+        );
+    }
+    assert!(said.contains("JWT_SECRET: HS256"), "{said}");
+}
+
+#[test]
 fn a_printed_token_is_valid_until_another_key_is_set() {
     let folder = folder();
     let env = [("JWT_SECRET", SECRET)];

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +34,11 @@ pub enum Command {
     ConfigPrint,
     /// Print the settings reference.
     ConfigDoc,
+    /// Say what this machine, its settings and its services lack.
+    Doctor {
+        /// As one JSON object.
+        json: bool,
+    },
     /// Bring the database's tables up to date.
     Migrate {
         /// Only say what would be done.
@@ -104,6 +110,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, cla
     gather(&matches, &mut flags, &mut config);
     let command = match matches.subcommand() {
         None | Some(("serve", _)) => Command::Serve,
+        Some(("doctor", doctor)) => Command::Doctor {
+            json: doctor.get_flag("json"),
+        },
         Some(("token", token)) => token_command(token),
         Some(("config", sub)) => match sub.subcommand_name() {
             Some("print") => Command::ConfigPrint,
@@ -174,10 +183,7 @@ pub fn command_line() -> Clap {
     let mut clap = Clap::new("project-yum")
         .version(env!("CARGO_PKG_VERSION"))
         .about(env!("CARGO_PKG_DESCRIPTION"))
-        .after_help(
-            "Every setting may also be an environment variable of its name in capitals, or a line of .env.\n\
-             Exit codes: 0 clean, 1 failure, 2 wrong usage or settings, 3 this host cannot run it.",
-        )
+        .after_help(after_help())
         .arg(
             Arg::new("config-file")
                 .long("config")
@@ -194,8 +200,22 @@ pub fn command_line() -> Clap {
                 .about("Look at the settings")
                 .subcommand_required(true)
                 .subcommand(Clap::new("check").about("Say what is wrong with the settings"))
-                .subcommand(Clap::new("print").about("Print the settings and where each comes from"))
+                .subcommand(
+                    Clap::new("print").about("Print the settings and where each comes from"),
+                )
                 .subcommand(Clap::new("doc").about("Print the reference of settings as Markdown")),
+        )
+        .subcommand(
+            Clap::new("doctor")
+                .about(
+                    "Say what this machine, its settings and its services lack, and how to mend it",
+                )
+                .arg(
+                    Arg::new("json")
+                        .long("json")
+                        .action(ArgAction::SetTrue)
+                        .help("As one JSON object"),
+                ),
         )
         .subcommand(
             Clap::new("migrate")
@@ -221,6 +241,21 @@ pub fn command_line() -> Clap {
         }
     }
     clap
+}
+
+/// What `--help` says of exit codes, and of the settings that are no flags.
+fn after_help() -> String {
+    let mut text = String::from(
+        "Every setting may also be an environment variable of its name in capitals, or a line of .env.\n\
+         Only there, or in a file named by NAME_FILE, since every user of a machine sees flags:\n",
+    );
+    for setting in SETTINGS.iter().filter(|setting| !setting.flag) {
+        let _ = writeln!(text, "  {}: {}", setting.name, setting.help);
+    }
+    text.push_str(
+        "Exit codes: 0 clean, 1 failure, 2 wrong usage or settings, 3 this host cannot run it.",
+    );
+    text
 }
 
 fn flag(name: String, help: String, default: &str) -> Arg {

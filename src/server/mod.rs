@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod cpus;
 pub mod demo;
+pub mod doctor;
 pub mod executor;
 pub mod live;
 pub mod metrics_listener;

@@ -61,8 +61,7 @@ impl fmt::Display for Cause {
 
 /// Raises this process's limits as far as it may, then tries a ring.
 pub fn probe() -> Result<(), Cause> {
-    raise(Resource::Nofile);
-    raise(Resource::Memlock);
+    raise_limits();
     if let Some(limit) = getrlimit(Resource::Memlock).current
         && limit < MEMLOCK_MIN
     {
@@ -74,6 +73,12 @@ pub fn probe() -> Result<(), Cause> {
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     Err(judge(errno, disabled.as_deref(), &status))
+}
+
+/// Lifts this process's limits as far as it may.
+pub(super) fn raise_limits() {
+    raise(Resource::Nofile);
+    raise(Resource::Memlock);
 }
 
 /// Lifts the soft limit to the hard one, which needs no right.
@@ -89,7 +94,8 @@ fn raise(resource: Resource) {
     }
 }
 
-fn try_ring() -> Result<(), Errno> {
+/// Makes a ring and lets it go.
+pub(super) fn try_ring() -> Result<(), Errno> {
     let mut params = rustix::io_uring::io_uring_params::default();
     #[expect(
         unsafe_code,
@@ -101,10 +107,8 @@ fn try_ring() -> Result<(), Errno> {
 }
 
 /// Names the cause from what the kernel says about itself.
-fn judge(errno: Errno, disabled: Option<&str>, status: &str) -> Cause {
-    let seccomp = status
-        .lines()
-        .any(|line| line.starts_with("Seccomp:") && line.trim_end().ends_with('2'));
+pub(super) fn judge(errno: Errno, disabled: Option<&str>, status: &str) -> Cause {
+    let seccomp = is_filtered(status);
     let disabled = disabled.map_or(0, |text| text.trim().parse().unwrap_or(0_u8));
     match errno {
         Errno::PERM | Errno::ACCESS if disabled > 0 => Cause::Sysctl(disabled),
@@ -112,6 +116,12 @@ fn judge(errno: Errno, disabled: Option<&str>, status: &str) -> Cause {
         Errno::NOSYS | Errno::OPNOTSUPP => Cause::Missing(errno),
         _ => Cause::Other(errno),
     }
+}
+
+/// Whether `/proc/self/status` tells of a seccomp filter.
+pub(super) fn is_filtered(status: &str) -> bool {
+    let mut lines = status.lines();
+    lines.any(|line| line.starts_with("Seccomp:") && line.trim_end().ends_with('2'))
 }
 
 #[cfg(test)]

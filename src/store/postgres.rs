@@ -36,7 +36,7 @@ pub use self::link::LinkError;
 use self::link::Needs;
 use self::reader::Reader;
 use self::replica::{Replica, Way};
-pub use self::schema::OpenError;
+pub use self::schema::{Found, OpenError};
 use self::seen::Seen;
 pub use self::target::{Target, UrlError};
 use self::writer::Writer;
@@ -238,6 +238,12 @@ impl PostgresStore {
     pub fn pending_migrations(target: &Target) -> Result<Vec<&'static str>, OpenError> {
         let target = target.clone();
         apart(async move { schema::pending(&target).await })
+    }
+
+    /// Connects as the writers do and says what is there. Changes nothing. Not for a shard's thread.
+    pub fn look(target: &Target) -> Result<Found, OpenError> {
+        let target = target.clone();
+        apart(async move { schema::look(&target).await })
     }
 
     /// Brings the schema up to date and returns the names of the steps that it took. Servers that do

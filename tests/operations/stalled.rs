@@ -117,7 +117,7 @@ fn a_shard_that_never_comes_back_ends_the_process() {
     let folder = folder();
     let mut server = Server::start(folder.path(), &[("SHARDS", "2"), ("LOG_FORMAT", "json")]);
     let start = Instant::now();
-    let held = hold_thread(server.pid(), "shard-0", Duration::from_secs(60));
+    let held = hold_thread(server.pid(), "shard-0", Duration::from_mins(1));
     let status = server
         .wait(Duration::from_secs(20))
         .expect("it ends for a restart");

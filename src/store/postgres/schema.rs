@@ -1,5 +1,7 @@
 //! Brings a PostgreSQL database to the schema that this version knows.
 
+use std::time::{Duration, Instant, SystemTime};
+
 use tokio_postgres::{Client, Error};
 
 use super::link::{Link, LinkError, Needs};
@@ -36,6 +38,40 @@ pub enum OpenError {
     /// A thread or an executor could not be started.
     #[error("cannot start a thread of the store: {0}")]
     Thread(std::io::Error),
+}
+
+/// What a look at a database found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The server's version, as it writes it.
+    pub version: String,
+    /// The names of the steps that the database lacks.
+    pub pending: Vec<&'static str>,
+    /// How long the shortest question took.
+    pub round_trip: Duration,
+    /// How far its clock is from this host's.
+    pub apart: Duration,
+}
+
+/// Connects as the writers do, and looks. Changes nothing.
+pub(super) async fn look(target: &Target) -> Result<Found, OpenError> {
+    let link = Link::open(target, Needs::Writing).await?;
+    let failed = |error| at(target, "look", &error);
+    let pending = lacking(target, &link.client).await?;
+    let asked = Instant::now();
+    let question = "SELECT current_setting('server_version'), clock_timestamp()";
+    let row = link.client.query_one(question, &[]).await.map_err(failed)?;
+    let round_trip = asked.elapsed();
+    let (its, ours): (SystemTime, _) = (row.get(1), SystemTime::now());
+    let apart = ours
+        .duration_since(its)
+        .unwrap_or_else(|early| early.duration());
+    Ok(Found {
+        version: row.get(0),
+        pending: pending.iter().map(|one| one.name).collect(),
+        round_trip,
+        apart: apart.saturating_sub(round_trip),
+    })
 }
 
 /// The names of the steps that the database lacks. Changes nothing.

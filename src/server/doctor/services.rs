@@ -1,0 +1,126 @@
+//! The services that the settings name: the database, and what stands between hosts.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::host::room;
+use super::{Finding, Level};
+use crate::config::{Config, Database};
+use crate::server::ServerError;
+use crate::store::postgres::{Found, PostgresStore, Target};
+use crate::store::sqlite::SqliteStore;
+
+/// Free space below which a database on this disk will soon be full.
+const FREE_BYTES_GOOD: u64 = 1 << 30;
+/// How far the clocks of this host and of the database may be apart.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(2);
+/// A round trip to the database that takes longer is felt in every message.
+const ROUND_TRIP_GOOD: Duration = Duration::from_millis(20);
+
+/// One finding or more for each service.
+pub(super) fn check(config: &Config) -> Vec<Finding> {
+    let mut findings = match &config.database {
+        Database::Sqlite(path) => sqlite(path),
+        Database::Postgres(target) => vec![postgres("database", target)],
+        Database::Memory => vec![Finding::new(
+            "database",
+            Level::Warning,
+            "messages are kept in memory: nothing is durable",
+            "Set DATABASE_URL to sqlite:PATH or postgres://….",
+        )],
+    };
+    findings.extend(config.replicas.iter().map(replica));
+    findings
+}
+
+fn sqlite(path: &Path) -> Vec<Finding> {
+    let shown = path.display();
+    let database = match SqliteStore::pending_migrations(path) {
+        Err(error) => {
+            let error = ServerError::Store(shown.to_string(), error).to_string();
+            let mend = "See that the path is right and is this user's to write: DATABASE_URL.";
+            Finding::new("database", Level::Failure, error, mend)
+        }
+        Ok(pending) => {
+            let steps = steps(&pending);
+            let version = rusqlite::version();
+            Finding::ok("database", format!("SQLite {version} in {shown}; {steps}"))
+        }
+    };
+    let disk = match room(path) {
+        Ok(free) if free >= FREE_BYTES_GOOD => {
+            Finding::ok("disk", format!("{} MiB free for {shown}", free >> 20))
+        }
+        Ok(free) => {
+            let text = format!("only {} MiB free for {shown}", free >> 20);
+            let mend = "Make room: when it is used up, messages are refused.";
+            Finding::new("disk", Level::Warning, text, mend)
+        }
+        Err(error) => {
+            let text = format!("the folder of {shown} cannot be written to: {error}");
+            let mend =
+                "Give it to the user that the server runs as, or choose another DATABASE_URL.";
+            Finding::new("disk", Level::Failure, text, mend)
+        }
+    };
+    vec![database, disk]
+}
+
+fn postgres(name: &'static str, target: &Target) -> Finding {
+    let found = match PostgresStore::look(target) {
+        Ok(found) => found,
+        Err(error) => {
+            let error = ServerError::Postgres(error).to_string();
+            let mend = "See that it runs, and that DATABASE_URL names its host, user, password and database.";
+            return Finding::new(name, Level::Failure, error, mend);
+        }
+    };
+    let Found {
+        version,
+        pending,
+        round_trip,
+        apart,
+    } = found;
+    let text = format!(
+        "PostgreSQL {version} at {target}; {}; a round trip takes {:.1} ms, its clock is {:.1} s apart",
+        steps(&pending),
+        round_trip.as_secs_f64() * 1000.0,
+        apart.as_secs_f64()
+    );
+    if apart > CLOCKS_APART_MAX {
+        let mend = "Set both clocks (chrony, systemd-timesyncd): who is behind makes tokens look expired or not yet valid.";
+        return Finding::new(name, Level::Warning, text, mend);
+    }
+    if round_trip > ROUND_TRIP_GOOD {
+        let mend = "Every message waits for it: put the server near its database.";
+        return Finding::new(name, Level::Warning, text, mend);
+    }
+    Finding::ok(name, text)
+}
+
+fn replica(target: &Target) -> Finding {
+    match PostgresStore::pending_migrations(target) {
+        Ok(pending) if pending.is_empty() => {
+            Finding::ok("replica", format!("PostgreSQL at {target} can be read"))
+        }
+        Ok(_) => Finding::new(
+            "replica",
+            Level::Warning,
+            format!("PostgreSQL at {target} lacks our tables"),
+            "It follows another database, or is far behind: pages come from the primary meanwhile.",
+        ),
+        Err(error) => Finding::new(
+            "replica",
+            Level::Warning,
+            format!("it cannot be read: {error}"),
+            "Pages come from the primary meanwhile. See DATABASE_REPLICA_URLS.",
+        ),
+    }
+}
+
+fn steps(pending: &[&str]) -> String {
+    if pending.is_empty() {
+        return "its tables are up to date".to_owned();
+    }
+    format!("a start takes the steps {}", pending.join(", "))
+}
