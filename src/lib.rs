@@ -5,6 +5,7 @@
 //! thin rim around it. The modules below stand in the order of their layers: each may name its own
 //! folder and those before it, nothing else (`tests/architecture.rs` checks it).
 
+pub mod dial;
 pub mod env;
 pub mod limit;
 pub mod metrics;

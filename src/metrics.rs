@@ -91,8 +91,15 @@ table! {
     BUS_UP = "yum_bus_up", Kind::Gauge, Count, "Whether the shard reaches the other hosts: 1 or 0. Always 1 where there are none.";
     BUS_PUBLISHED = "yum_bus_published_total", Kind::Counter, Count, "Envelopes handed to other shards.";
     BUS_RECEIVED = "yum_bus_received_total", Kind::Counter, Count, "Envelopes taken from other shards.";
+    BUS_DUPLICATES = "yum_bus_duplicates_total", Kind::Counter, Count, "Broadcasts that two ways of the bus brought, dropped the second time.";
     BUS_OWED = "yum_bus_owed_total", Kind::Counter, Count, "Head notices owed because a queue between shards was full.";
     BUS_NOTICES = "yum_bus_notices_total", Kind::Counter, Count, "Head notices sent.";
+    REDIS_CONNECTIONS = "yum_redis_connections_total", Kind::Counter, Count, "Connections to Redis made, the first ones included.";
+    REDIS_PUBLISHED = "yum_redis_published_total", Kind::Counter, Count, "Broadcasts, requests and answers handed to Redis.";
+    REDIS_RECEIVED = "yum_redis_received_total", Kind::Counter, Count, "Messages that Redis brought, the shard's own included.";
+    REDIS_IGNORED = "yum_redis_ignored_total", Kind::Counter, Count, "Messages of Redis that were not understood, by cause.";
+    REDIS_LATE = "yum_redis_late_total", Kind::Counter, Count, "Broadcasts that Redis did not answer soon, so that the mesh took them too.";
+    REDIS_ROUND_TRIP_SECONDS = "yum_redis_round_trip_seconds", Kind::Histogram(SECONDS), Seconds, "From a message handed to Redis to its answer.";
     STORE_BATCHES = "yum_store_batches_total", Kind::Counter, Count, "Transactions committed by the store's writer.";
     STORE_BATCH_ROWS = "yum_store_batch_rows", Kind::Histogram(COUNTS), Count, "Messages in one transaction.";
     STORE_COMMIT_SECONDS = "yum_store_commit_seconds", Kind::Histogram(SECONDS), Seconds, "From the begin of a transaction to its durable commit.";
@@ -250,8 +257,15 @@ pub struct Metrics {
     pub bus_up: Gauge,
     pub bus_published: Counter,
     pub bus_received: Counter,
+    pub bus_duplicates: Counter,
     pub bus_owed: Counter,
     pub bus_notices: Counter,
+    pub redis_connections: Counter,
+    pub redis_published: Counter,
+    pub redis_received: Counter,
+    pub redis_ignored: Family,
+    pub redis_late: Counter,
+    pub redis_round_trip_seconds: Histogram,
     pub tick_late_seconds: Histogram,
 }
 
@@ -337,8 +351,15 @@ impl Metrics {
             bus_up,
             bus_published: counter(BUS_PUBLISHED),
             bus_received: counter(BUS_RECEIVED),
+            bus_duplicates: counter(BUS_DUPLICATES),
             bus_owed: counter(BUS_OWED),
             bus_notices: counter(BUS_NOTICES),
+            redis_connections: counter(REDIS_CONNECTIONS),
+            redis_published: counter(REDIS_PUBLISHED),
+            redis_received: counter(REDIS_RECEIVED),
+            redis_ignored: family(REDIS_IGNORED, "cause"),
+            redis_late: counter(REDIS_LATE),
+            redis_round_trip_seconds: histogram(REDIS_ROUND_TRIP_SECONDS),
             tick_late_seconds: histogram(TICK_LATE_SECONDS),
         }
     }

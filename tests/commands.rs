@@ -28,7 +28,7 @@ fn wrong_settings_are_all_named_and_end_with_2() {
     let env = [
         ("JWT_SECRET", "hunter2"),
         ("PORT", "x"),
-        ("REDIS_URL", "redis://h"),
+        ("REDIS_URL", "redis://u:hunter2@h,i"),
     ];
     for command in [&["serve"][..], &["config", "check"], &[]] {
         let output = run(folder.path(), &env, command);

@@ -7,26 +7,24 @@
 //! counted. The task that receives never sends.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use flume::{Receiver, Sender, TrySendError};
 use futures_lite::future::yield_now;
-use futures_util::future::ready;
+use futures_util::future::{LocalBoxFuture, ready};
 
 use super::directory::{Directory, SHARDS_MAX, ShardDirectory};
+use super::heads::{Notice, OwedHeads};
 use crate::hub::broadcast::{Broadcast, RoomKey};
-use crate::hub::envelope::{Envelope, Head, Request, Response};
+use crate::hub::envelope::{Envelope, Node, Request, Response};
 use crate::hub::{Bus, Hub, Task};
 use crate::metrics::Metrics;
-use crate::wire::Text;
 
 /// Slots of a ring for each shard of the process.
 const SLOTS_PER_SHARD: usize = 1_024;
-/// Rooms whose heads are owed to one shard by name; more means all rooms.
-const OWED_MAX: usize = 1_000;
 /// Requests, answers and news of users that wait for one shard's ring to have room.
 const LETTERS_MAX: usize = 1_024;
 /// Envelopes taken before other tasks of the shard get their turn.
@@ -101,29 +99,13 @@ struct Ring {
 
 #[derive(Default)]
 struct Owed {
-    /// The newest numbers that did not get through, by namespace and room.
-    heads: BTreeMap<(Text, Text), u64>,
-    /// There were too many to name.
-    all_heads: bool,
+    heads: OwedHeads,
     letters: VecDeque<Envelope>,
 }
 
 impl Owed {
     fn is_empty(&self) -> bool {
-        self.heads.is_empty() && !self.all_heads && self.letters.is_empty()
-    }
-
-    fn owe_head(&mut self, namespace: &Text, room: &Text, seq: u64) {
-        if self.all_heads {
-            return;
-        }
-        let head = self.heads.entry((namespace.clone(), room.clone()));
-        let head = head.or_default();
-        *head = seq.max(*head);
-        if self.heads.len() > OWED_MAX {
-            self.heads.clear();
-            self.all_heads = true;
-        }
+        self.heads.is_empty() && self.letters.is_empty()
     }
 }
 
@@ -157,23 +139,15 @@ impl Ring {
 
     /// Tells the heads that are owed. `true`: a notice was sent.
     fn send_heads(&self, owed: &mut Owed) -> bool {
-        let notice = if owed.all_heads {
-            Envelope::AllHeads
-        } else if owed.heads.is_empty() {
-            return false;
-        } else {
-            let heads = owed.heads.iter().map(|((namespace, room), seq)| Head {
-                namespace: namespace.clone(),
-                room: room.clone(),
-                seq: *seq,
-            });
-            Envelope::Heads(Arc::new(heads.collect()))
+        let notice = match owed.heads.notice() {
+            None => return false,
+            Some(Notice::All) => Envelope::AllHeads,
+            Some(Notice::Heads(heads)) => Envelope::Heads(Arc::new(heads)),
         };
         if matches!(self.sender.try_send(notice), Err(TrySendError::Full(_))) {
             return false;
         }
         owed.heads.clear();
-        owed.all_heads = false;
         true
     }
 }
@@ -236,10 +210,37 @@ impl Mesh {
         }
     }
 
-    fn others(&self) -> impl Iterator<Item = &Ring> {
+    /// Takes a broadcast to those of these shards that have members, a bit for each shard.
+    pub(super) fn publish_to(&self, shards: u64, broadcast: &Arc<Broadcast>) {
+        let mut shards = self.shards_of(broadcast) & shards & !(1 << self.shard);
+        while shards != 0 {
+            let shard = shards.trailing_zeros();
+            shards &= shards - 1;
+            if let Some(ring) = self.rings.get(shard as usize) {
+                self.push(ring, broadcast);
+            }
+        }
+    }
+
+    /// Asks those of the other shards that have a bit here; returns how many.
+    pub(super) fn ask(&self, shards: u64, request: &Arc<Request>) -> usize {
+        let mut asked = 0;
+        for (shard, ring) in self.others() {
+            if shards & (1 << shard) == 0 {
+                continue;
+            }
+            // Whoever cannot be reached counts too: its answer will not come in time.
+            if !ring.post(Envelope::Request(Arc::clone(request))) {
+                self.metrics.drops.increment("mesh_full");
+            }
+            asked += 1;
+        }
+        asked
+    }
+
+    fn others(&self) -> impl Iterator<Item = (usize, &Ring)> {
         let rings = self.rings.iter().enumerate();
-        let others = rings.filter(|(shard, _)| *shard != usize::from(self.shard));
-        others.map(|(_, ring)| ring)
+        rings.filter(|(shard, _)| *shard != usize::from(self.shard))
     }
 
     /// The other shards that a broadcast is for, a bit for each.
@@ -277,7 +278,7 @@ impl Mesh {
                     (broadcast.order, &*broadcast.target.rooms)
                 {
                     let mut owed = ring.owed.borrow_mut();
-                    owed.owe_head(&broadcast.target.namespace, room, order.seq);
+                    owed.heads.owe(&broadcast.target.namespace, room, order.seq);
                     self.metrics.bus_owed.increment(1);
                 } else {
                     self.metrics.drops.increment("mesh_full");
@@ -289,14 +290,7 @@ impl Mesh {
 
 impl Bus for Mesh {
     fn publish(&self, broadcast: Arc<Broadcast>) {
-        let mut shards = self.shards_of(&broadcast) & !(1 << self.shard);
-        while shards != 0 {
-            let shard = shards.trailing_zeros();
-            shards &= shards - 1;
-            if let Some(ring) = self.rings.get(shard as usize) {
-                self.push(ring, &broadcast);
-            }
-        }
+        self.publish_to(u64::MAX, &broadcast);
     }
 
     fn subscribe(&self, namespace: &str, room: &str) -> Task {
@@ -308,21 +302,15 @@ impl Bus for Mesh {
         self.directory.unsubscribe(namespace, room);
     }
 
-    fn request(&self, request: Arc<Request>) -> usize {
-        let mut asked = 0;
-        for ring in self.others() {
-            // Whoever cannot be reached counts too: its answer will not come in time.
-            if !ring.post(Envelope::Request(Arc::clone(&request))) {
-                self.metrics.drops.increment("mesh_full");
-            }
-            asked += 1;
-        }
-        asked
+    fn request(&self, request: Arc<Request>) -> LocalBoxFuture<'static, usize> {
+        let asked = self.ask(u64::MAX, &request);
+        Box::pin(ready(asked))
     }
 
-    fn respond(&self, to: u16, response: Response) {
+    fn respond(&self, to: &Node, response: Response) {
+        let Node::Shard(shard) = to else { return };
         let answer = Envelope::Response(Arc::new(response));
-        let ring = self.rings.get(usize::from(to));
+        let ring = self.rings.get(usize::from(*shard));
         if !ring.is_some_and(|ring| ring.post(answer)) {
             self.metrics.drops.increment("mesh_full");
         }

@@ -1,10 +1,13 @@
 //! How broadcasts and requests travel between shards.
 //!
 //! [`mesh`] connects the shards of one process; [`directory`] knows which of them have members of
-//! which room, and which users are in it; [`usage`] what each user has used up.
+//! which room, and which users are in it; [`usage`] what each user has used up. [`redis`] makes every
+//! shard a node of a fleet of hosts, with the mesh as its stand-in.
 
 pub mod directory;
+mod heads;
 pub mod mesh;
+pub mod redis;
 #[cfg(test)]
 mod tests;
 pub mod usage;

@@ -42,7 +42,7 @@ use crate::store::{Cursor, Message, SharedStore};
 use crate::wire::Text;
 
 /// The one namespace of the chat.
-const NAMESPACE: &str = "/";
+pub const NAMESPACE: &str = "/";
 /// The event that carries a message.
 const RECEIVE_MESSAGE: &str = "receiveMessage";
 /// Tokens that one tick looks at, so that a thousand that run out at once do not stop the shard.

@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::bus::redis;
 use crate::net::Trust;
 use crate::store::postgres::Target;
 pub use live::Changes;
@@ -112,6 +113,8 @@ pub struct Config {
     pub database: Database,
     /// Replicas of it that pages of history are read from.
     pub replicas: Vec<Target>,
+    /// The Redis between servers; `None`: this host alone.
+    pub redis: Option<redis::Target>,
     /// Put before a chat room's name.
     pub room_prefix: Box<str>,
     /// HS256 secrets; none in demo mode, which keeps its own.
@@ -296,6 +299,7 @@ impl Values {
             port: self.get("PORT", 4000, |text| v::number(text, 0, u16::MAX)),
             database,
             replicas,
+            redis: self.get("REDIS_URL", None, v::redis),
             room_prefix: self.get("ROOM_PREFIX", "".into(), v::room_prefix),
             jwt_secrets: self.get("JWT_SECRET", Vec::new(), v::secrets),
             jwt_jwks: self.get("JWT_JWKS_FILE", None, |path| {

@@ -82,6 +82,11 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "PostgreSQL replicas that pages of history are read from, comma-separated, at most 8.",
     ),
+    secret(
+        "REDIS_URL",
+        "",
+        "Redis between servers: redis://USER:PASSWORD@HOST/DATABASE, rediss:// with TLS (?sslrootcert=PATH), or redis+unix:///PATH.",
+    ),
     plain(
         "ROOM_PREFIX",
         "",
@@ -225,14 +230,10 @@ pub struct Later {
 }
 
 /// Settings that are refused by name, unless their value turns the feature off ([`OFF`]).
-pub const LATER: &[Later] = &[later("REDIS_URL", "several hosts over Redis")];
+pub const LATER: &[Later] = &[];
 
 /// Values that turn a feature off.
 pub const OFF: &[&str] = &["", "0", "none", "false", "off"];
-
-const fn later(name: &'static str, feature: &'static str) -> Later {
-    Later { name, feature }
-}
 
 /// The row of a setting.
 #[must_use]

@@ -97,7 +97,7 @@ fn every_wrong_value_is_named() {
         ("PORT", "70000"),
         ("SHARDS", "0"),
         ("LOG_FORMAT", "xml"),
-        ("REDIS_URL", "redis://localhost"),
+        ("REDIS_URL", "redis+cluster://localhost"),
         ("CORS_ORIGINS", "*"),
     ])
     .expect_err("six are wrong");

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::settings::OFF;
 use super::{Database, LogFormat, Read, Secret};
 use crate::auth::jwks::{self, Jwks};
+use crate::bus::redis;
 use crate::net::Trust;
 use crate::store::postgres::{REPLICAS_MAX, Target};
 
@@ -96,6 +97,15 @@ pub(super) fn replicas(text: &str) -> Result<Vec<Target>, String> {
     targets
         .collect::<Result<_, _>>()
         .map_err(|error| error.to_string())
+}
+
+/// `None` for `none`.
+pub(super) fn redis(text: &str) -> Result<Option<redis::Target>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let target = redis::Target::parse(text);
+    target.map(Some).map_err(|error| error.to_string())
 }
 
 /// At least 32 bytes each (RFC 7518 section 3.2 asks that of HS256).

@@ -51,7 +51,8 @@ impl Default for Flags {
 
 impl Flags {
     /// Marks packets as the flags say.
-    pub(super) fn apply(self, packets: Vec<Encoded>) -> Vec<Encoded> {
+    #[must_use]
+    pub fn apply(self, packets: Vec<Encoded>) -> Vec<Encoded> {
         if self.compress {
             return packets;
         }
@@ -92,8 +93,19 @@ pub struct Broadcast {
     pub order: Option<Order>,
     /// What it says about a user.
     pub presence: Option<Presence>,
-    /// When it was published.
+    /// Which of its publisher's broadcasts it is, if the bus may bring it twice.
+    pub origin: Option<Origin>,
+    /// When it was published; when it arrived, if that is not known.
     pub published: Instant,
+}
+
+/// Names a broadcast in the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The node that published it.
+    pub uid: Text,
+    /// The node's count of its broadcasts.
+    pub count: u64,
 }
 
 /// A socket somewhere in the fleet.
@@ -103,6 +115,8 @@ pub struct RemoteSocket {
     pub id: SocketId,
     /// The rooms it has joined.
     pub rooms: Vec<Text>,
+    /// How it came, as Socket.IO's `handshake` object in JSON; empty where only its own node knows.
+    pub handshake: Text,
 }
 
 /// Some clients or nodes did not answer in time.
@@ -249,7 +263,9 @@ impl Audience {
 
     fn broadcast(self, event: &str, args: &Args) -> Broadcast {
         let packets = encode_event(&self.target.namespace, event, args, None);
+        let bus = self.hub.bus().filter(|_| !self.is_local);
         Broadcast {
+            origin: bus.and_then(|bus| bus.origin()),
             published: self.hub.env().now(),
             target: self.target,
             event: event.into(),

@@ -181,6 +181,9 @@ impl Hub {
         self.metrics().bus_received.increment(1);
         match envelope {
             Envelope::Broadcast(broadcast) => {
+                if self.came_already(&broadcast) {
+                    return;
+                }
                 // Their reference counts are to stay on this shard's core.
                 let packets = broadcast.packets.iter().map(Encoded::copy).collect();
                 self.take(&broadcast, packets);
@@ -203,6 +206,29 @@ impl Hub {
             }
             Envelope::AllHeads => self.compare_heads(),
         }
+    }
+
+    /// Takes a broadcast of another host, decoded on this shard.
+    pub fn on_far_broadcast(&self, mut broadcast: Broadcast) {
+        self.metrics().bus_received.increment(1);
+        if !self.came_already(&broadcast) {
+            let packets = std::mem::take(&mut broadcast.packets);
+            self.take(&broadcast, packets);
+        }
+    }
+
+    /// Whether another way of the bus has brought a broadcast before. Stored messages are judged by
+    /// their numbers alone.
+    fn came_already(&self, broadcast: &Broadcast) -> bool {
+        let origin = broadcast.origin.as_ref();
+        let Some(origin) = origin.filter(|_| broadcast.order.is_none()) else {
+            return false;
+        };
+        let is_new = self.with(|state| state.windows.accept(origin));
+        if !is_new {
+            self.metrics().bus_duplicates.increment(1);
+        }
+        !is_new
     }
 
     /// Delivers a broadcast to our own sockets, in its turn.

@@ -7,13 +7,50 @@ use super::Args;
 use super::broadcast::{Broadcast, RemoteSocket, Target};
 use crate::wire::Text;
 
+/// Who asks: the way back of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Node {
+    /// A shard of this process.
+    Shard(u8),
+    /// A node that only the bus can reach, and what it wants to hear.
+    Far(Arc<Far>),
+}
+
+/// A request of a node elsewhere.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Far {
+    /// The namespace in which it asks.
+    pub namespace: Text,
+    /// Its name for the request; `None`: it wants no answer.
+    pub id: Option<Text>,
+    /// What it wants to hear.
+    pub form: Form,
+}
+
+/// What a [`Far`] request is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Ids of sockets.
+    Ids,
+    /// Names of rooms.
+    Rooms,
+    /// That it is done, by whoever has the socket.
+    Done,
+    /// Sockets with all that is known of them.
+    Sockets,
+    /// The application's answer.
+    Application,
+    /// How many clients were asked, and their acknowledgements.
+    Clients,
+}
+
 /// What nodes ask each other. Each answers for its own sockets.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The asking node's own number for it.
+    /// The asking node's own number for it; a far node's name for it is in its [`Far`].
     pub id: u64,
     /// Who asks.
-    pub from: u16,
+    pub from: Node,
     /// What is asked.
     pub what: Ask,
 }
@@ -23,6 +60,8 @@ pub struct Request {
 pub enum Ask {
     /// Which sockets are there?
     Fetch(Target),
+    /// Which rooms of a namespace have members? Only far nodes ask.
+    Rooms(Text),
     /// Make sockets join rooms. Not answered.
     Join(Target, Vec<Text>),
     /// Make sockets leave rooms. Not answered.
@@ -58,6 +97,10 @@ pub struct Response {
 pub enum Answer {
     /// The sockets of the node.
     Sockets(Vec<RemoteSocket>),
+    /// The rooms with members there, those of the sockets themselves included.
+    Rooms(Vec<Text>),
+    /// What was asked for is done.
+    Done,
     /// How many clients of the node were sent the broadcast.
     ClientCount(usize),
     /// One client's acknowledgement, or the application's answer to a server-side emit.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::value::RawValue;
 
+use super::envelope::Node;
 use super::{Args, Flags, Hub, Socket};
 use crate::wire::Text;
 use crate::wire::socket_io::encode_ack;
@@ -50,14 +51,14 @@ pub struct Ack {
 
 enum AckTo {
     Client { socket: Socket, id: u64 },
-    Node { hub: Hub, node: u16, request: u64 },
+    Node { hub: Hub, node: Node, request: u64 },
 }
 
 impl fmt::Debug for AckTo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Client { socket, id } => write!(f, "{id} of {}", socket.id()),
-            Self::Node { node, request, .. } => write!(f, "{request} of node {node}"),
+            Self::Node { node, request, .. } => write!(f, "{request} of {node:?}"),
         }
     }
 }
@@ -68,7 +69,7 @@ impl Ack {
         Self { to }
     }
 
-    pub(super) fn of_node(hub: Hub, node: u16, request: u64) -> Self {
+    pub(super) fn of_node(hub: Hub, node: Node, request: u64) -> Self {
         let to = AckTo::Node { hub, node, request };
         Self { to }
     }
@@ -84,7 +85,7 @@ impl Ack {
                         .send(&[socket.key()], &packets, Flags::default());
                 }
             }
-            AckTo::Node { hub, node, request } => hub.answer_node(node, request, args.clone()),
+            AckTo::Node { hub, node, request } => hub.answer_node(&node, request, args.clone()),
         }
     }
 }

@@ -40,6 +40,7 @@ mod channel;
 mod client;
 pub mod envelope;
 mod event;
+mod handshake;
 mod id;
 mod order;
 mod presence;
@@ -53,6 +54,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod window;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -64,7 +66,7 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::value::RawValue;
 
 pub use self::broadcast::{
-    Audience, BroadcastTimeout, Flags, Order, Presence, RemoteSocket, RequestTimeout,
+    Audience, BroadcastTimeout, Flags, Order, Origin, Presence, RemoteSocket, RequestTimeout,
 };
 pub use self::event::{Ack, Event, Missed, Refusal};
 pub use self::id::SocketId;
@@ -76,12 +78,13 @@ pub use crate::wire::socket_io::{Args, ArgsBuilder};
 
 use self::broadcast::{Broadcast, Target};
 use self::channel::{Channel, RoomName};
-use self::envelope::{Request, Response};
+use self::envelope::{Node, Request, Response};
 use self::presence::Newest;
 use self::request::{Gathering, Waiting};
 use self::rooms::Rooms;
 use self::session::Session;
 use self::timers::Timers;
+use self::window::Windows;
 use crate::engine::{CloseReason, Engine, Key};
 use crate::env::Env;
 use crate::metrics::Metrics;
@@ -201,10 +204,23 @@ pub trait Bus {
     fn subscribe(&self, namespace: &str, room: &str) -> Task;
     /// The node has no members of the room any more.
     fn unsubscribe(&self, namespace: &str, room: &str);
-    /// Sends a request to all other nodes, and says how many were asked.
-    fn request(&self, request: Arc<Request>) -> usize;
+    /// Sends a request to all other nodes. The future says how many were asked; the request is on its
+    /// way whether or not anybody waits for that.
+    fn request(&self, request: Arc<Request>) -> LocalBoxFuture<'static, usize>;
     /// Answers a request of another node.
-    fn respond(&self, to: u16, response: Response);
+    fn respond(&self, to: &Node, response: Response);
+    /// The name of the broadcast that is published next, for a bus that may bring one twice.
+    fn origin(&self) -> Option<Origin> {
+        None
+    }
+    /// A socket connected: what is for it alone is to reach this node.
+    fn attach(&self, namespace: &str, socket: SocketId) {
+        let _ = (namespace, socket);
+    }
+    /// The socket is gone.
+    fn detach(&self, namespace: &str, socket: SocketId) {
+        let _ = (namespace, socket);
+    }
     /// Sends what is owed. [`Hub::tick`] calls it.
     fn tick(&self, now: Instant) {
         let _ = now;
@@ -248,6 +264,7 @@ struct State {
     gatherings: BTreeMap<u64, Gathering>,
     gathering_count: u64,
     presence: Newest,
+    windows: Windows,
     is_comparing: bool,
     scratch: Vec<Key>,
 }

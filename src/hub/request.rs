@@ -9,7 +9,8 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, ready};
 
 use super::broadcast::{Broadcast, BroadcastTimeout, RemoteSocket, RequestTimeout, Target};
-use super::envelope::{Answer, Ask, Request, Response};
+use super::envelope::{Answer, Ask, Node, Request, Response};
+use super::handshake;
 use super::promise::promise;
 use super::socket::AckTimeout;
 use super::timers::TimerId;
@@ -32,13 +33,15 @@ pub(super) enum Waiting {
     /// A gathering of this node.
     Gathering(u64),
     /// A gathering of another node.
-    Node { node: u16, request: u64 },
+    Node { node: Node, request: u64 },
 }
 
 /// Answers that are being gathered.
 pub(super) struct Gathering {
-    /// Nodes that have not said how much comes from them.
-    nodes_left: usize,
+    /// How many other nodes were asked; `None` until that is known.
+    asked: Option<usize>,
+    /// How many of them have said how much comes from them. Some may before they are counted.
+    answered: usize,
     acks_wanted: usize,
     acks: Vec<Args>,
     sockets: Vec<RemoteSocket>,
@@ -88,7 +91,9 @@ impl Hub {
             Some(Waiting::Gathering(number)) => {
                 self.gather(number, |gathering| gathering.acks.push(args));
             }
-            Some(Waiting::Node { node, request }) => self.respond(node, request, Answer::Ack(args)),
+            Some(Waiting::Node { node, request }) => {
+                self.respond(&node, request, Answer::Ack(args));
+            }
         }
     }
 
@@ -120,8 +125,8 @@ impl Hub {
             let number = state.gathering_count;
             let timer = state.timers.set(at, Due::Gathering(number));
             let gathering = Gathering {
-                // Ourselves: not complete before everybody was asked.
-                nodes_left: 1,
+                asked: None,
+                answered: 0,
                 acks_wanted: 0,
                 acks: Vec::new(),
                 sockets: Vec::new(),
@@ -138,9 +143,9 @@ impl Hub {
         let done = self.with(|state| {
             let gathering = state.gatherings.get_mut(&number)?;
             add(gathering);
-            let is_complete =
-                gathering.nodes_left == 0 && gathering.acks.len() >= gathering.acks_wanted;
-            is_complete.then(|| state.gatherings.remove(&number))?
+            gathering
+                .is_complete()
+                .then(|| state.gatherings.remove(&number))?
         });
         if let Some(gathering) = done {
             self.with(|state| state.timers.cancel(gathering.timer));
@@ -155,14 +160,30 @@ impl Hub {
         }
     }
 
-    /// Asks all other nodes; returns how many there are.
-    fn ask(&self, id: u64, what: Ask) -> usize {
-        let Some(bus) = self.bus() else { return 0 };
-        let from = u16::from(self.engine().options().shard);
+    /// Asks all other nodes, at once; how many they are may be known only later.
+    fn ask(&self, id: u64, what: Ask) -> LocalBoxFuture<'static, usize> {
+        let Some(bus) = self.bus() else {
+            return ready(0).boxed_local();
+        };
+        let from = Node::Shard(self.engine().options().shard);
         bus.request(Arc::new(Request { id, from, what }))
     }
 
-    fn respond(&self, to: u16, id: u64, what: Answer) {
+    /// Asks all other nodes, and tells the gathering how many they are.
+    fn ask_for(
+        &self,
+        number: u64,
+        what: Ask,
+        counted: impl FnOnce(&mut Gathering, usize) + 'static,
+    ) {
+        let (hub, asked) = (self.clone(), self.ask(number, what));
+        self.run_or_spawn(async move {
+            let asked = asked.await;
+            hub.gather(number, |gathering| counted(gathering, asked));
+        });
+    }
+
+    fn respond(&self, to: &Node, id: u64, what: Answer) {
         if let Some(bus) = self.bus() {
             bus.respond(to, Response { id, what });
         }
@@ -178,15 +199,16 @@ impl Hub {
     ) {
         let finish = Box::new(|gathered: Gathered| then(gathered.acks()));
         let number = self.begin_gathering(timeout, finish);
-        if !is_local {
-            let asked = self.ask(number, Ask::Broadcast(Box::new(broadcast.clone()), timeout));
-            self.gather(number, |gathering| gathering.nodes_left += asked);
-        }
         let count = self.deliver_with_ack(broadcast, timeout, || Waiting::Gathering(number));
-        self.gather(number, |gathering| {
-            gathering.nodes_left -= 1;
-            gathering.acks_wanted += count;
-        });
+        self.gather(number, |gathering| gathering.acks_wanted += count);
+        if is_local {
+            self.gather(number, |gathering| gathering.asked = Some(0));
+        } else {
+            let what = Ask::Broadcast(Box::new(broadcast.clone()), timeout);
+            self.ask_for(number, what, |gathering, asked| {
+                gathering.asked = Some(asked);
+            });
+        }
     }
 
     /// Sends an event that asks for acknowledgements to our own sockets, and says how many they are.
@@ -229,11 +251,9 @@ impl Hub {
             keep.keep(gathered.is_complete.then_some(gathered.sockets));
         });
         let number = self.begin_gathering(REQUEST_TIMEOUT, finish);
-        let asked = self.ask(number, Ask::Fetch(target));
-        self.gather(number, |gathering| {
-            gathering.sockets.append(&mut sockets);
-            gathering.nodes_left += asked;
-            gathering.nodes_left -= 1;
+        self.gather(number, |gathering| gathering.sockets.append(&mut sockets));
+        self.ask_for(number, Ask::Fetch(target), |gathering, asked| {
+            gathering.asked = Some(asked);
         });
         promised
             .map(|sockets| sockets.ok_or(RequestTimeout))
@@ -244,6 +264,7 @@ impl Hub {
         let describe = |socket: &Socket| RemoteSocket {
             id: socket.id(),
             rooms: socket.rooms(),
+            handshake: handshake::to_json(socket.handshake()),
         };
         self.select(target).iter().map(describe).collect()
     }
@@ -251,42 +272,49 @@ impl Hub {
     /// Does something to sockets, here and on all other nodes.
     pub(super) fn command(&self, what: &Ask, is_local: bool) {
         if !is_local {
-            self.ask(0, what.clone());
+            drop(self.ask(0, what.clone()));
         }
         self.obey(what);
     }
 
-    /// Does to our own sockets what a command says.
-    fn obey(&self, what: &Ask) {
+    /// Does to our own sockets what a command says; returns how many they are.
+    fn obey(&self, what: &Ask) -> usize {
+        let sockets = match what {
+            Ask::Join(target, _) | Ask::Leave(target, _) | Ask::Disconnect(target, _) => {
+                self.select(target)
+            }
+            _ => return 0,
+        };
         match what {
-            Ask::Join(target, rooms) => {
-                for socket in self.select(target) {
+            Ask::Join(_, rooms) => {
+                for socket in &sockets {
                     for room in rooms {
                         let joined = socket.join(room);
                         self.spawn(joined.map(|_| ()).boxed_local());
                     }
                 }
             }
-            Ask::Leave(target, rooms) => {
-                for socket in self.select(target) {
+            Ask::Leave(_, rooms) => {
+                for socket in &sockets {
                     for room in rooms {
                         socket.leave(room);
                     }
                 }
             }
-            Ask::Disconnect(target, close) => {
-                for socket in self.select(target) {
+            Ask::Disconnect(_, close) => {
+                for socket in &sockets {
                     socket.disconnect(*close);
                 }
             }
-            Ask::Fetch(_) | Ask::Broadcast(..) | Ask::ServerSideEmit { .. } => {}
+            _ => {}
         }
+        sockets.len()
     }
 
     /// Emits to the other nodes themselves, not to their clients
     /// ([`App::on_server_side_emit`](super::App::on_server_side_emit)).
     pub fn server_side_emit(&self, namespace: &str, event: &str, args: &Args) {
-        self.ask(0, server_side_emit(namespace, event, args, false));
+        drop(self.ask(0, server_side_emit(namespace, event, args, false)));
     }
 
     /// The same, and gathers the answer of every other node; fails after 5 s with those that came.
@@ -300,10 +328,10 @@ impl Hub {
         let (keep, promised) = promise::<Option<Result<Vec<Args>, BroadcastTimeout>>>();
         let finish = Box::new(|gathered: Gathered| keep.keep(Some(gathered.acks())));
         let number = self.begin_gathering(REQUEST_TIMEOUT, finish);
-        let asked = self.ask(number, server_side_emit(namespace, event, args, true));
-        self.gather(number, |gathering| {
+        let what = server_side_emit(namespace, event, args, true);
+        self.ask_for(number, what, |gathering, asked| {
             gathering.acks_wanted += asked;
-            gathering.nodes_left -= 1;
+            gathering.asked = Some(0);
         });
         promised
             .map(|acks| acks.unwrap_or_else(|| Err(BroadcastTimeout { acks: Vec::new() })))
@@ -316,13 +344,19 @@ impl Hub {
         match what {
             Ask::Fetch(target) => {
                 let sockets = self.describe(target);
-                self.respond(*from, *id, Answer::Sockets(sockets));
+                self.respond(from, *id, Answer::Sockets(sockets));
+            }
+            Ask::Rooms(namespace) => {
+                let rooms = self.with(|state| state.rooms.names(namespace));
+                self.respond(from, *id, Answer::Rooms(rooms));
             }
             Ask::Broadcast(broadcast, timeout) => {
-                let (node, request) = (*from, *id);
-                let waiting = || Waiting::Node { node, request };
+                let waiting = || Waiting::Node {
+                    node: from.clone(),
+                    request: *id,
+                };
                 let count = self.deliver_with_ack(broadcast, *timeout, waiting);
-                self.respond(*from, *id, Answer::ClientCount(count));
+                self.respond(from, *id, Answer::ClientCount(count));
             }
             Ask::ServerSideEmit {
                 namespace,
@@ -333,18 +367,24 @@ impl Hub {
                 let event = Event {
                     name: event.clone(),
                     args: args.clone(),
-                    ack: ack.then(|| Ack::of_node(self.clone(), *from, *id)),
+                    ack: ack.then(|| Ack::of_node(self.clone(), from.clone(), *id)),
                     received: self.env().now(),
                 };
                 let task = self.app().on_server_side_emit(namespace.clone(), event);
                 self.spawn(task);
             }
-            Ask::Join(..) | Ask::Leave(..) | Ask::Disconnect(..) => self.obey(what),
+            Ask::Join(..) | Ask::Leave(..) | Ask::Disconnect(..) => {
+                // Old servers name one socket, and hear from whoever has it.
+                let is_ours = self.obey(what) > 0;
+                if is_ours && matches!(from, Node::Far(far) if far.id.is_some()) {
+                    self.respond(from, *id, Answer::Done);
+                }
+            }
         }
     }
 
     /// The application answered a server-side emit of another node.
-    pub(super) fn answer_node(&self, node: u16, request: u64, args: Args) {
+    pub(super) fn answer_node(&self, node: &Node, request: u64, args: Args) {
         self.respond(node, request, Answer::Ack(args));
     }
 
@@ -352,19 +392,26 @@ impl Hub {
     pub(super) fn answered(&self, response: &Response) {
         self.gather(response.id, |gathering| match &response.what {
             Answer::Sockets(sockets) => {
-                gathering.nodes_left = gathering.nodes_left.saturating_sub(1);
+                gathering.answered += 1;
                 gathering.sockets.extend_from_slice(sockets);
             }
             Answer::ClientCount(count) => {
-                gathering.nodes_left = gathering.nodes_left.saturating_sub(1);
+                gathering.answered += 1;
                 gathering.acks_wanted += count;
             }
             Answer::Ack(args) => gathering.acks.push(args.clone()),
+            // We ask for neither.
+            Answer::Rooms(_) | Answer::Done => {}
         });
     }
 }
 
 impl Gathering {
+    fn is_complete(&self) -> bool {
+        let answered = self.asked.is_some_and(|asked| self.answered >= asked);
+        answered && self.acks.len() >= self.acks_wanted
+    }
+
     fn finish(self, is_complete: bool) {
         (self.then)(Gathered {
             is_complete,

@@ -77,6 +77,15 @@ pub(super) struct Removed {
 }
 
 impl Rooms {
+    /// The rooms of a namespace that have members here, and those that its sockets have to themselves.
+    pub(super) fn names(&self, namespace: &str) -> Vec<Text> {
+        let Some(entry) = self.namespaces.get(namespace) else {
+            return Vec::new();
+        };
+        let private = entry.keys.keys().map(|id| Text::from(id.as_str()));
+        entry.rooms.keys().cloned().chain(private).collect()
+    }
+
     /// How many rooms have members here.
     pub(super) fn count(&self) -> usize {
         self.room_count

@@ -221,6 +221,9 @@ impl Hub {
             state.rooms.add(namespace, key, socket.id());
         });
         socket.set_phase(Phase::Connected);
+        if let Some(bus) = self.bus() {
+            bus.attach(namespace, socket.id());
+        }
         self.metrics().sockets.increment(1.0);
         let granted = json(&Granted {
             sid: socket.id().as_str(),
@@ -387,6 +390,9 @@ impl Hub {
         self.acks_failed(socket.id());
         if !was_connected {
             return;
+        }
+        if let Some(bus) = self.bus() {
+            bus.detach(namespace, socket.id());
         }
         self.metrics().sockets.decrement(1.0);
         let farewell = Farewell {

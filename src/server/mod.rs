@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 use crate::auth::AuthOptions;
 use crate::bus::directory::Directory;
 use crate::bus::mesh;
+use crate::bus::redis::Fleet;
 use crate::config::Config;
 use crate::metrics::DRAINING;
 use crate::report::Reporter;
@@ -114,7 +115,12 @@ pub fn run(config: Config, auth: &AuthOptions, source: Source) -> Result<(), Ser
     let (listeners, address) = listen(SocketAddr::new(config.host, config.port), plan.shards)?;
     let (listeners, proxied) = listen_to_proxies(&config, listeners)?;
     let (store, store_seats) = OpenStore::open(&config.database, &config.replicas, plan.shards)?;
-    let status = Status::new(plan.shards, store.kind(), "mesh");
+    let fleet = config
+        .redis
+        .is_some()
+        .then(|| Fleet::new(plan.shards, random));
+    let bus_kind = if fleet.is_some() { "redis" } else { "mesh" };
+    let status = Status::new(plan.shards, store.kind(), bus_kind);
     let process = net::Process::new();
     let current = Current::new(Live::new(&config, auth));
     let reloader = Reloader {
@@ -136,6 +142,7 @@ pub fn run(config: Config, auth: &AuthOptions, source: Source) -> Result<(), Ser
         status: status.clone(),
         process: process.clone(),
         host: host_tag(),
+        fleet,
     };
     let ends = start_shards(&plan, &all, listeners, store_seats)?;
     // From here on only the shards hold the store, so that it closes with the last of them.
@@ -293,8 +300,12 @@ fn tell_of_reloads(status: &Arc<Status>, process: &Arc<net::Process>) -> OnPhase
 /// Names this host in session ids: another process must not take our sids for its own.
 fn host_tag() -> u16 {
     let mut tag = [0; 2];
-    getrandom::fill(&mut tag).expect("the operating system gives random bytes");
+    random(&mut tag);
     u16::from_be_bytes(tag)
+}
+
+fn random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system gives random bytes");
 }
 
 type Ends = flume::Receiver<(usize, Result<(), String>)>;

@@ -11,7 +11,8 @@ use super::status::Status;
 use super::store_state;
 use super::stores::OpenStore;
 use crate::auth::{AuthOptions, Verifier};
-use crate::bus::mesh::Seat;
+use crate::bus::mesh::{Mesh, Seat};
+use crate::bus::redis::{self, Fleet, Redis};
 use crate::chat::rest::Rest;
 use crate::chat::{self, Chat, ChatOptions};
 use crate::config::Config;
@@ -21,6 +22,7 @@ use crate::hub::{self, Hub};
 use crate::metrics::Metrics;
 use crate::net::{self, Cors, Handoffs, Mount, Site, Transports};
 use crate::store::{SharedStore, postgres};
+use crate::wire::Text;
 
 /// How long a drained shard waits for the store's answers: nothing waits for longer.
 const SENDS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,6 +42,8 @@ pub(super) struct Shared {
     pub(super) process: Arc<net::Process>,
     /// Names this host in session ids.
     pub(super) host: u16,
+    /// What the shards know of each other's links to Redis, if there is one.
+    pub(super) fleet: Option<Arc<Fleet>>,
 }
 
 /// What a shard's thread is given.
@@ -66,7 +70,11 @@ pub(super) async fn serve(parts: Parts) {
     let hub_options = hub_options(&parts.all.config);
     let hub = Hub::new(env.clone(), engine.clone(), hub_options, spawn.clone());
     let mesh = parts.seat.sit();
-    hub.set_bus(mesh.clone());
+    let redis = redis(&parts.all, parts.index, &env, &mesh);
+    match &redis {
+        Some(redis) => redis.attach_to(&hub),
+        None => hub.set_bus(mesh.clone()),
+    }
     let store = parts.all.store.handle();
     let store_seat = parts.store_seat.take();
     let mut seen = 0;
@@ -91,6 +99,9 @@ pub(super) async fn serve(parts: Parts) {
     );
     hub.set_app(chat.clone());
     glommio::spawn_local(mesh.clone().run(hub.clone())).detach();
+    if let (Some(redis), Some(target)) = (&redis, &parts.all.config.redis) {
+        glommio::spawn_local(redis.clone().run(target.clone())).detach();
+    }
 
     let routes = Rc::new(Routes {
         status: parts.all.status.clone(),
@@ -122,6 +133,7 @@ pub(super) async fn serve(parts: Parts) {
         current,
         seen,
         status: parts.all.status,
+        fleet: parts.all.fleet,
         process: parts.all.process.clone(),
         hub,
         chat: chat.clone(),
@@ -132,7 +144,24 @@ pub(super) async fn serve(parts: Parts) {
     net::run(shard, parts.listeners, parts.all.process, tick).await;
     status.ended(index);
     finish_sends(&chat).await;
+    if let Some(redis) = redis {
+        redis.leave().await;
+    }
     store_seat.leave().await;
+}
+
+/// The shard's node in a fleet of hosts, if the settings name one.
+fn redis(all: &Shared, shard: u8, env: &Rc<Env>, mesh: &Rc<Mesh>) -> Option<Rc<Redis>> {
+    let (target, fleet) = (all.config.redis.as_ref()?, all.fleet.clone()?);
+    Some(Redis::new(redis::Parts {
+        env: env.clone(),
+        mesh: mesh.clone(),
+        fleet,
+        shard,
+        tag: all.host,
+        namespaces: vec![Text::from_static(chat::NAMESPACE)],
+        login: target.login.clone(),
+    }))
 }
 
 /// What the shard serves, besides the sessions.
@@ -167,6 +196,7 @@ struct Pulse {
     /// The version of it that this shard goes by.
     seen: u64,
     status: Arc<Status>,
+    fleet: Option<Arc<Fleet>>,
     process: Arc<net::Process>,
     hub: Hub,
     chat: Rc<Chat>,
@@ -197,6 +227,9 @@ impl Pulse {
         // One shard speaks for all: the store is the process's.
         if self.shard == 0 && now >= self.look {
             self.status.set_store(store_state(self.store.condition()));
+            if let Some(fleet) = &self.fleet {
+                self.status.set_bus(fleet.condition());
+            }
             self.look = now + STORE_LOOK;
         }
         [self.hub.next_deadline(), self.chat.next_deadline()]

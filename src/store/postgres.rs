@@ -5,7 +5,6 @@
 //! what a join, a replay or a repair needs. The other shards hand requests over bounded queues, and
 //! a watching thread answers what takes too long, so no shard waits for another's.
 
-mod backoff;
 mod batch;
 mod endpoint;
 mod lane;
@@ -18,7 +17,6 @@ mod seen;
 mod stream;
 mod target;
 mod tls;
-mod verifier;
 mod writer;
 
 use std::hash::{BuildHasher, RandomState};

@@ -4,9 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::future::LocalBoxFuture;
 use project_yum::bus::mesh::Mesh;
 use project_yum::hub::broadcast::Broadcast;
-use project_yum::hub::envelope::{Request, Response};
+use project_yum::hub::envelope::{Node, Request, Response};
 use project_yum::hub::{Bus, Task};
 
 use crate::Planted;
@@ -40,11 +41,11 @@ impl Bus for PlantedBus {
         }
     }
 
-    fn request(&self, request: Arc<Request>) -> usize {
+    fn request(&self, request: Arc<Request>) -> LocalBoxFuture<'static, usize> {
         self.mesh.request(request)
     }
 
-    fn respond(&self, to: u16, response: Response) {
+    fn respond(&self, to: &Node, response: Response) {
         self.mesh.respond(to, response);
     }
 

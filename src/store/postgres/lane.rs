@@ -8,10 +8,11 @@ use std::time::Duration;
 use futures_lite::future::or;
 use glommio::timer::Timer;
 
-use super::backoff::Backoff;
-use super::link::{Link, LinkError, Needs, within};
+use super::link::{Link, LinkError, Needs};
 use super::seen::Seen;
 use super::target::Target;
+use crate::dial::backoff::Backoff;
+use crate::dial::within;
 use crate::store::Page;
 use crate::store::health::Health;
 

@@ -1,9 +1,7 @@
 //! One connection to PostgreSQL on this shard: made, set up, and watched for its end.
 
-use std::future::Future;
 use std::time::Duration;
 
-use futures_lite::future::or;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use glommio::Task;
@@ -17,6 +15,7 @@ use tokio_postgres::{Client, NoTls};
 use super::stream::{self, Compat};
 use super::target::{Target, cause, place};
 use super::tls::Tls;
+use crate::dial::{self, within};
 
 /// How long one address has, from the first packet to a connection that is set up.
 const CONNECT_WITHIN: Duration = Duration::from_millis(1_200);
@@ -208,7 +207,7 @@ impl Way<'_> {
         address: &SockAddr,
         tls: Option<(&Tls, &str)>,
     ) -> Result<Link, LinkError> {
-        let stream = stream::connect(address).map_err(|error| LinkError::Unreachable {
+        let stream = dial::connect(address).map_err(|error| LinkError::Unreachable {
             place: self.place.to_owned(),
             cause: error.to_string(),
         })?;
@@ -266,15 +265,6 @@ async fn passwords(target: &Target) -> String {
             String::new()
         }
     }
-}
-
-/// The value of a future, or `None` when the time was over first.
-pub(super) async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
-    or(async { Some(future.await) }, async {
-        glommio::timer::sleep(time).await;
-        None
-    })
-    .await
 }
 
 /// What is known after a statement failed.

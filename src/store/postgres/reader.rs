@@ -9,8 +9,9 @@ use glommio::timer::Timer;
 use tokio_postgres::{Error, Row, Statement};
 
 use super::lane::{Lane, PROBE_EVERY};
-use super::link::{Link, Outcome, outcome, within};
+use super::link::{Link, Outcome, outcome};
 use super::target::cause;
+use crate::dial::within;
 use crate::store::request::{self, Read};
 use crate::store::{Cursor, Message, Page};
 

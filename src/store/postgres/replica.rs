@@ -10,9 +10,10 @@ use glommio::timer::Timer;
 use tokio_postgres::Error;
 
 use super::lane::{Lane, PROBE_EVERY};
-use super::link::{Link, LinkError, Outcome, outcome, within};
+use super::link::{Link, LinkError, Outcome, outcome};
 use super::reader::{Prepared, TOGETHER_MAX};
 use super::target::cause;
+use crate::dial::within;
 use crate::store::request::Read;
 
 /// How long a replica may take. The primary then still has its time before the asker's is over.

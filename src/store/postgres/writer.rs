@@ -12,8 +12,9 @@ use tokio_postgres::{Row, Statement};
 
 use super::batch::{Answer, Columns, PENDING_MAX, Pending};
 use super::lane::{Lane, PROBE_EVERY};
-use super::link::{Link, Outcome, outcome, within};
+use super::link::{Link, Outcome, outcome};
 use super::target::cause;
+use crate::dial::within;
 use crate::store::health::count;
 use crate::store::load::Load;
 use crate::store::request::Write;

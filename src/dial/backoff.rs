@@ -11,30 +11,32 @@ const OPENS_AFTER: u32 = 5;
 
 /// The failures since the last success.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// Notes a failure and returns how long to wait; `chance` spreads it by up to a quarter, so that
     /// many servers do not come back in step.
-    pub(super) fn failed(&mut self, chance: u8) -> Duration {
+    pub fn failed(&mut self, chance: u8) -> Duration {
         let wait = (FIRST * 2_u32.pow(self.failures.min(8))).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         wait * 3 / 4 + wait * u32::from(chance) / 1024
     }
 
     /// Notes a failure after which nothing is worth waiting for.
-    pub(super) fn gave_up(&mut self) {
+    pub fn gave_up(&mut self) {
         self.failures = self.failures.max(OPENS_AFTER);
     }
 
-    pub(super) fn succeeded(&mut self) {
+    /// Notes a success: the next failure is a first one.
+    pub fn succeeded(&mut self) {
         self.failures = 0;
     }
 
     /// Whether requests are to be refused at once.
-    pub(super) fn is_open(&self) -> bool {
+    #[must_use]
+    pub fn is_open(&self) -> bool {
         self.failures >= OPENS_AFTER
     }
 }

@@ -1,0 +1,425 @@
+//! Nodes of a fleet over a Redis without a network: outages, repair, foreign messages.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::Phase;
+use crate::bus::tests::{World, fleet};
+use crate::hub::Args;
+use crate::wire::adapter::{self, Broadcast, Channels, Opts};
+
+/// A room's channel.
+const ROOM: &str = "socket.io#/#o#";
+
+fn published(world: &World, channel: &str) -> usize {
+    let broker = world.broker.borrow();
+    let all = broker.published.iter();
+    all.filter(|(name, _)| name == channel).count()
+}
+
+impl World {
+    fn cut(&self, shard: usize) {
+        self.broker.borrow_mut().cut(shard, &self.nodes[shard]);
+    }
+
+    fn connect(&self, shard: usize) {
+        self.broker.borrow_mut().connect(shard, &self.nodes[shard]);
+        self.settle();
+        assert_eq!(self.nodes[shard].phase(), Phase::Up);
+    }
+
+    fn pause(&self, is_paused: bool) {
+        self.broker.borrow_mut().is_paused = is_paused;
+    }
+
+    fn publish(&self, channel: &str, message: &[u8]) {
+        let channel = channel.as_bytes();
+        self.broker.borrow_mut().publish(channel, message);
+        self.settle();
+    }
+}
+
+#[test]
+fn one_publish_serves_all_members_of_all_shards() {
+    for is_one_process in [true, false] {
+        let world = fleet(3, is_one_process);
+        let keys: Vec<_> = (0..9)
+            .map(|nth| (nth % 3, world.member(nth % 3, "o")))
+            .collect();
+        world.send(0, keys[0].1, "x");
+        world.settle();
+        for (shard, key) in &keys {
+            assert_eq!(world.numbers(*shard, *key), [1]);
+        }
+        assert_eq!(published(&world, ROOM), 1);
+        let elsewhere = world.member(1, "o2");
+        world.send(0, keys[0].1, "y");
+        world.settle();
+        assert!(world.numbers(1, elsewhere).is_empty());
+    }
+}
+
+#[test]
+fn a_join_waits_until_redis_has_confirmed_it_or_is_gone() {
+    let world = fleet(1, true);
+    let key = world.shards[0].connected();
+    world.settle();
+    world.pause(true);
+    world.shards[0].say(key, r#"21["join","o"]"#);
+    world.settle();
+    assert!(world.shards[0].received(key).is_empty());
+    world.pause(false);
+    world.settle();
+    assert_eq!(world.shards[0].received(key), ["31[0]"]);
+    world.pause(true);
+    world.shards[0].say(key, r#"22["join","o2"]"#);
+    world.settle();
+    assert!(world.shards[0].received(key).is_empty());
+    world.pass(1_100);
+    assert_eq!(world.nodes[0].phase(), Phase::Down, "it owed an answer");
+    assert_eq!(world.shards[0].received(key), ["32[0]"]);
+    world.shards[0].say(key, r#"23["join","o3"]"#);
+    assert_eq!(world.shards[0].received(key), ["33[0]"], "at once");
+}
+
+#[test]
+fn the_rooms_of_a_host_go_on_while_redis_is_silent() {
+    let world = fleet(2, true);
+    let (a, b) = (world.member(0, "o"), world.member(1, "o"));
+    world.settle();
+    world.pause(true);
+    world.send(0, a, "x");
+    world.settle();
+    assert!(world.numbers(1, b).is_empty());
+    world.advance(5);
+    assert_eq!(world.numbers(1, b), [1]);
+    world.pass(2_000);
+    world.send(0, a, "y");
+    world.settle();
+    assert_eq!(world.numbers(1, b), [2], "at once, since the link is down");
+    world.pause(false);
+    for shard in 0..2 {
+        world.connect(shard);
+    }
+    world.pass(1_500);
+    assert!(world.numbers(1, b).is_empty(), "not again");
+    assert_eq!(world.numbers(0, a), [1, 2]);
+}
+
+#[test]
+fn what_both_ways_bring_is_taken_once() {
+    let world = fleet(2, true);
+    world.member(0, "r");
+    let b = world.member(1, "r");
+    world.settle();
+    world.pause(true);
+    let say = |event: &str| {
+        let room = world.shards[0].hub.of("/").room("r");
+        room.emit(event, &Args::none());
+    };
+    say("one");
+    say("two");
+    world.advance(5);
+    let both = [r#"2["one"]"#, r#"2["two"]"#];
+    assert_eq!(world.shards[1].received(b), both);
+    world.pause(false);
+    world.settle();
+    assert!(world.shards[1].received(b).is_empty());
+    say("three");
+    world.settle();
+    assert_eq!(world.shards[1].received(b), [r#"2["three"]"#]);
+}
+
+#[test]
+fn a_shard_that_alone_is_cut_off_hears_its_siblings_through_the_mesh() {
+    let world = fleet(2, true);
+    let (a, b) = (world.member(0, "o"), world.member(1, "o"));
+    world.settle();
+    world.cut(1);
+    world.send(0, a, "x");
+    world.settle();
+    assert_eq!(world.numbers(1, b), [1]);
+    world.send(1, b, "y");
+    world.settle();
+    assert_eq!(world.numbers(0, a), [1, 2]);
+    world.connect(1);
+    world.pass(1_500);
+    world.send(0, a, "z");
+    world.settle();
+    assert_eq!(world.numbers(1, b), [2, 3]);
+}
+
+#[test]
+fn the_last_message_before_an_outage_arrives_after_it() {
+    let world = fleet(2, false);
+    let (a, b) = (world.member(0, "o"), world.member(1, "o"));
+    world.pass(1_500);
+    world.cut(0);
+    world.send(0, a, "nobody sends again");
+    world.pass(500);
+    assert!(world.numbers(1, b).is_empty());
+    world.connect(0);
+    world.pass(100);
+    assert_eq!(world.numbers(1, b), [1], "a head notice told of it");
+    // It was on its way when the link broke, and Redis never had it.
+    world.pause(true);
+    world.send(0, a, "x");
+    world.pass(100);
+    world.cut(0);
+    world.pause(false);
+    world.connect(0);
+    world.pass(100);
+    assert_eq!(world.numbers(1, b), [2]);
+}
+
+#[test]
+fn whoever_was_cut_off_compares_the_heads_of_its_rooms() {
+    let world = fleet(2, false);
+    let (a, b) = (world.member(0, "o"), world.member(1, "o"));
+    world.pass(1_500);
+    world.cut(1);
+    world.pass(1_500);
+    for _ in 0..5 {
+        world.send(0, a, "x");
+    }
+    world.pass(3_000);
+    assert!(world.numbers(1, b).is_empty());
+    world.connect(1);
+    world.pass(1_500);
+    assert_eq!(world.numbers(1, b), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_server_that_dies_between_storing_and_publishing_loses_nothing() {
+    let world = fleet(2, false);
+    world.member(0, "o");
+    let b = world.member(1, "o");
+    world.pass(3_000);
+    world.store.append("o", "stored, never published");
+    world.broker.borrow_mut().cut(0, &world.nodes[0]);
+    // It is not the dead one's tick that finds it.
+    for _ in 0..700 {
+        world.shards[1].advance(std::time::Duration::from_millis(10));
+        world.settle();
+    }
+    assert_eq!(world.numbers(1, b), [1]);
+}
+
+#[test]
+fn a_flapping_link_loses_and_doubles_nothing() {
+    let world = fleet(2, false);
+    let (a, b) = (world.member(0, "o"), world.member(1, "o"));
+    world.settle();
+    let mut got = Vec::new();
+    let mut sent = 0;
+    for second in 0..60 {
+        world.cut(second % 2);
+        for _ in 0..5 {
+            world.send(0, a, "x");
+            sent += 1;
+            world.pass(100);
+        }
+        world.connect(second % 2);
+        for _ in 0..5 {
+            world.send(0, a, "x");
+            sent += 1;
+            world.pass(100);
+        }
+        got.extend(world.numbers(1, b));
+        world.numbers(0, a);
+    }
+    world.pass(2_000);
+    got.extend(world.numbers(1, b));
+    assert_eq!(got, (1..=sent).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_foreign_broadcast_is_passed_on_as_it_is() {
+    let world = fleet(2, false);
+    let (a, b) = (world.member(0, "o"), world.member(1, "o"));
+    world.settle();
+    let foreign = |rooms: &[&str]| {
+        adapter::encode_broadcast(&Broadcast {
+            uid: "emitter".into(),
+            namespace: "/".into(),
+            event: "hi".into(),
+            args: Args::one(&1),
+            opts: Opts {
+                rooms: rooms.iter().map(|room| (*room).into()).collect(),
+                ..Opts::default()
+            },
+            stamp: None,
+        })
+    };
+    world.publish(ROOM, &foreign(&["o"]));
+    for (shard, key) in [(0, a), (1, b)] {
+        assert_eq!(world.shards[shard].received(key), [r#"2["hi",1]"#]);
+    }
+    world.publish("socket.io#/#", &foreign(&[]));
+    assert_eq!(world.shards[0].received(a), [r#"2["hi",1]"#]);
+    world.shards[1].received(b);
+    // One socket by its id.
+    let sockets = world.shards[1].hub.local_sockets("/");
+    let id = sockets[0].id();
+    world.publish(&format!("socket.io#/#{id}#"), &foreign(&[id.as_str()]));
+    assert_eq!(world.shards[1].received(b), [r#"2["hi",1]"#]);
+    assert!(world.shards[0].received(a).is_empty());
+}
+
+#[test]
+fn rubbish_harms_nobody() {
+    let world = fleet(2, false);
+    let (a, b) = (world.member(0, "o"), world.member(1, "o"));
+    world.settle();
+    let channels = Channels::of("/");
+    let good = adapter::encode_broadcast(&Broadcast {
+        uid: "abcdef".into(),
+        namespace: "/".into(),
+        event: "hi".into(),
+        args: Args::one("there"),
+        opts: Opts::default(),
+        stamp: None,
+    });
+    let mut all: Vec<Vec<u8>> = (0..good.len()).map(|cut| good[..cut].to_vec()).collect();
+    for text in [
+        "",
+        "{",
+        "{}",
+        "[]",
+        "null",
+        r#"{"type":9}"#,
+        r#"{"type":6,"data":1}"#,
+    ] {
+        all.push(text.as_bytes().to_vec());
+    }
+    all.extend((0..=255).map(|byte| vec![byte; 9]));
+    for channel in [
+        &*channels.broadcast,
+        ROOM,
+        &channels.request,
+        &channels.response,
+        super::HEADS,
+        super::HOSTS,
+    ] {
+        for message in &all {
+            world
+                .broker
+                .borrow_mut()
+                .publish(channel.as_bytes(), message);
+        }
+    }
+    world.settle();
+    world.pass(1_500);
+    world.send(0, a, "x");
+    world.settle();
+    assert_eq!(world.numbers(0, a), [1]);
+    assert_eq!(world.numbers(1, b), [1]);
+    assert_eq!(world.nodes[1].phase(), Phase::Up);
+}
+
+#[test]
+fn answers_the_requests_of_node_servers_for_its_own_sockets() {
+    let world = fleet(2, true);
+    world.member(0, "r");
+    world.member(1, "r");
+    world.settle();
+    let ask = |request: &str| {
+        world.broker.borrow_mut().published.clear();
+        world.publish("socket.io-request#/#", request.as_bytes());
+        let broker = world.broker.borrow();
+        let all = broker.published.iter();
+        let answers = all.filter(|(name, _)| name.starts_with("socket.io-response#/#"));
+        answers
+            .map(|(_, message)| message.clone())
+            .collect::<Vec<_>>()
+    };
+    let fetch = ask(r#"{"uid":"x","requestId":"q","type":5,"opts":{"rooms":["r"],"except":[]}}"#);
+    assert_eq!(fetch.len(), 2, "one for each shard");
+    for answer in &fetch {
+        let answer: serde_json::Value = serde_json::from_slice(answer).unwrap();
+        assert_eq!(answer["requestId"], "q");
+        let socket = &answer["sockets"][0];
+        assert_eq!(socket["rooms"][0], socket["id"]);
+        assert_eq!(socket["rooms"][1], "r");
+        assert!(socket["handshake"]["issued"].is_number());
+    }
+    let rooms = ask(r#"{"uid":"x","requestId":"q","type":1}"#);
+    let answer: serde_json::Value = serde_json::from_slice(&rooms[0]).unwrap();
+    assert_eq!(answer["rooms"].as_array().unwrap().len(), 2);
+    let said = ask(r#"{"uid":"x","requestId":"q","type":6,"data":["hello",1]}"#);
+    let answer: serde_json::Value = serde_json::from_slice(&said[0]).unwrap();
+    assert_eq!(
+        (&answer["type"], &answer["data"]),
+        (&6.into(), &"heard".into())
+    );
+    let id = world.shards[0].hub.local_sockets("/")[0].id();
+    let old = ask(&format!(
+        r#"{{"requestId":"q","type":2,"sid":"{id}","room":"s"}}"#
+    ));
+    assert_eq!(old, [br#"{"requestId":"q"}"#], "only who has the socket");
+    let moved = ask(r#"{"type":3,"opts":{"rooms":["s"],"except":[]},"rooms":["r"]}"#);
+    assert!(moved.is_empty());
+    let left = ask(r#"{"requestId":"q","type":0,"rooms":["r"]}"#);
+    let count = |answer: &Vec<u8>| {
+        let answer: serde_json::Value = serde_json::from_slice(answer).unwrap();
+        answer["sockets"].as_array().unwrap().len()
+    };
+    assert_eq!(left.iter().map(count).sum::<usize>(), 1);
+}
+
+#[test]
+fn siblings_answer_while_redis_is_away() {
+    let world = fleet(2, true);
+    world.member(0, "r");
+    world.member(1, "r");
+    world.settle();
+    world.cut(0);
+    let fetched = world.shards[0].hub.of("/").room("r").fetch_sockets();
+    let result = Rc::new(RefCell::new(None));
+    let slot = result.clone();
+    world.shards[0].spawn(async move { *slot.borrow_mut() = Some(fetched.await) });
+    world.settle();
+    let sockets = result.take().expect("it was answered").unwrap();
+    assert_eq!(sockets.len(), 2);
+    // The other way round: Redis does not count who is cut off.
+    let fetched = world.shards[1].hub.of("/").room("r").fetch_sockets();
+    let slot = result.clone();
+    world.shards[1].spawn(async move { *slot.borrow_mut() = Some(fetched.await) });
+    world.settle();
+    let sockets = result.take().expect("it was answered").unwrap();
+    assert_eq!(sockets.len(), 2);
+}
+
+#[test]
+fn what_nobody_can_answer_times_out() {
+    let world = fleet(2, false);
+    world.pause(true);
+    let fetched = world.shards[0].hub.of("/").fetch_sockets();
+    let result = Rc::new(Cell::new(None));
+    let slot = result.clone();
+    world.shards[0].spawn(async move { slot.set(Some(fetched.await.is_err())) });
+    world.pass(5_100);
+    assert_eq!(result.take(), Some(true));
+}
+
+#[test]
+fn a_stream_that_is_none_of_redis_ends_the_link_alone() {
+    let world = fleet(1, true);
+    for bytes in [
+        &b"HTTP/1.1 400\r\n"[..],
+        b"+OK\r\n",
+        b":1\r\n",
+        b"-ERR no\r\n",
+    ] {
+        world.broker.borrow_mut().say(0, bytes);
+        world.settle();
+        assert_eq!(world.nodes[0].phase(), Phase::Down);
+        world.connect(0);
+    }
+    let bytes = Bytes::from_static(b">3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\ny\r\n");
+    world.broker.borrow_mut().say(0, &bytes);
+    world.settle();
+    assert_eq!(world.nodes[0].phase(), Phase::Up, "an unknown channel");
+}
