@@ -40,8 +40,15 @@ enum Probe {
     /// It is there; `2probe` is awaited.
     Connected,
     /// It was answered `3probe`; `5` is awaited.
-    Granted,
+    Granted {
+        /// GETs that were answered with a noop since then.
+        noops: u8,
+    },
 }
+
+/// GETs of a session that closes while a probe is granted that are answered with a noop. A client
+/// that stops polling asks twice at most: what was pending, and what was on its way.
+const CLOSING_NOOPS_MAX: u8 = 3;
 
 /// What a packet of the client means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -297,12 +304,14 @@ impl Session {
             // Also while closing, and the close packet goes with the next GET: official clients end
             // the connection at a close packet before they look at what came in front of it.
             (_, Transport::Polling) if !self.outbox.is_empty() => self.drain_payload(),
-            (_, Transport::Polling) if self.probe == Probe::Granted => single('6'),
+            // A client that polls on all the same will not say `5`: it hears the close.
+            (phase, Transport::Polling) if self.takes_noop(phase) => single('6'),
             (Phase::Closing(reason), Transport::Polling) => {
                 // Some clients stay away after a close packet (python-engineio). Those of a server that
                 // goes away shall come back: nothing is said, and their next request is unknown.
                 let goes_away = reason == CloseReason::ServerShuttingDown;
                 let answer = if goes_away { '6' } else { '1' };
+                self.end_probe();
                 self.phase = Phase::Closed { answer };
                 self.deadline = None;
                 single(answer)
@@ -311,6 +320,15 @@ impl Session {
         };
         self.poll_pending = false;
         Some(payload)
+    }
+
+    /// Whether a GET is released only so that the client can go over to its WebSocket.
+    fn takes_noop(&mut self, phase: Phase) -> bool {
+        let Probe::Granted { noops } = &mut self.probe else {
+            return false;
+        };
+        *noops = noops.saturating_add(1);
+        phase == Phase::Open || *noops <= CLOSING_NOOPS_MAX
     }
 
     fn drain_payload(&mut self) -> Payload {
@@ -368,12 +386,12 @@ impl Session {
     fn receive_probe(&mut self, now: Instant, packet: &Packet) -> Outcome {
         match (self.probe, packet) {
             (Probe::Connected, Packet::Ping { probe: true }) => {
-                self.probe = Probe::Granted;
+                self.probe = Probe::Granted { noops: 0 };
                 // Whoever waits in a GET is released, so that the client can stop polling.
                 self.news.transport = true;
                 Outcome::AnswerProbe
             }
-            (Probe::Granted, Packet::Upgrade) => {
+            (Probe::Granted { .. }, Packet::Upgrade) => {
                 self.forget_probe();
                 self.transport = Transport::WebSocket;
                 self.news.transport = true;
@@ -505,7 +523,7 @@ impl Session {
             Phase::Closing(_) if reason.is_graceful() => return false,
             Phase::Open | Phase::Closing(_) => {}
         }
-        if !(reason.is_graceful() && self.probe == Probe::Granted) {
+        if !(reason.is_graceful() && matches!(self.probe, Probe::Granted { .. })) {
             self.end_probe();
         }
         self.paused = false;

@@ -531,6 +531,21 @@ fn our_close_during_an_upgrade_goes_by_the_websocket() {
 }
 
 #[test]
+fn a_client_that_polls_on_during_its_upgrade_hears_of_our_close() {
+    let (world, key) = World::opened(Transport::Polling);
+    world.engine.begin_probe(key).expect("the probe is let in");
+    world.receive(key, Transport::WebSocket, "2probe");
+    world.engine.close(key, CloseReason::ForcedClose);
+    for _ in 0..3 {
+        assert_eq!(world.poll(key), "6");
+    }
+    assert_eq!(world.poll(key), "1");
+    assert!(!world.engine.is_probing(key));
+    world.engine.detach(key);
+    assert_eq!(world.engine.transport(key), None);
+}
+
+#[test]
 fn our_close_ends_a_probe_that_was_not_answered() {
     let (world, key) = World::opened(Transport::Polling);
     world.engine.begin_probe(key).expect("the probe is let in");
