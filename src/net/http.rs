@@ -103,6 +103,15 @@ async fn refuse(mut connection: Connection, error: HttpError) {
 }
 
 fn refusal(error: HttpError) -> Response {
+    if error == HttpError::Origin {
+        // Its path is not known yet: this body is an error of Engine.IO's protocol, and one of REST.
+        let body = serde_json::json!({
+            "code": 3,
+            "message": "Bad request",
+            "error": {"code": "invalid_payload", "message": error.to_string()},
+        });
+        return Response::json(error.status(), body.to_string()).closing();
+    }
     let code = match error {
         HttpError::TimedOut => "timeout",
         _ => "invalid_payload",

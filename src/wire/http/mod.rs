@@ -34,6 +34,9 @@ pub enum HttpError {
     /// A field line that RFC 9112 section 5 does not know.
     #[error("malformed field line")]
     FieldLine,
+    /// An Origin with a control character: no origin of any browser.
+    #[error("malformed Origin")]
+    Origin,
     /// A bare CR or LF where a line must end with both.
     #[error("lines must end with CRLF")]
     LineEnd,
@@ -82,6 +85,7 @@ impl HttpError {
             Self::RequestLine
             | Self::Target
             | Self::FieldLine
+            | Self::Origin
             | Self::LineEnd
             | Self::Host
             | Self::ContentLength

@@ -20,6 +20,8 @@ pub(super) fn check_field_line(line: &[u8]) -> Result<(), HttpError> {
     let control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
     if name_is_token && !value.iter().any(control) {
         Ok(())
+    } else if name.eq_ignore_ascii_case(b"Origin") {
+        Err(HttpError::Origin)
     } else {
         Err(HttpError::FieldLine)
     }
