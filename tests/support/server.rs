@@ -160,6 +160,15 @@ impl Server {
         kib.expect("Linux says how much") * 1024
     }
 
+    /// CPU time that it has taken so far.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let text = self.scrape();
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+        let seconds = line.and_then(|seconds| seconds.parse().ok());
+        seconds.expect("the server says how much")
+    }
+
     /// Sends it a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill")

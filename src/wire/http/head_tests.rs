@@ -338,3 +338,28 @@ proptest! {
         let _ = feed(&input, step);
     }
 }
+
+/// What was looked at may change without being noticed, until its line ends: so a head that drips is
+/// looked at once, not anew with each byte (CVE-2023-43669).
+#[test]
+fn a_dripped_head_costs_what_a_whole_one_costs() {
+    let head = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nName: {}\r\n\r\n",
+        "x".repeat(16_000)
+    );
+    let (mut reader, mut buffer) = (HeadReader::default(), BytesMut::new());
+    for (at, byte) in head.bytes().enumerate() {
+        buffer.extend_from_slice(&[byte]);
+        if byte == b'\n' {
+            buffer.copy_from_slice(&head.as_bytes()[..=at]);
+        }
+        let read = reader
+            .read(&mut buffer)
+            .expect("nobody looks at the line ends");
+        assert_eq!(read.is_some(), at + 1 == head.len());
+        if buffer.len() > 1 {
+            // A line end that is seen would end the reading.
+            buffer[1..].fill(b'\n');
+        }
+    }
+}
