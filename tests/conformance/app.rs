@@ -12,6 +12,7 @@ use project_yum::engine::Transport;
 use project_yum::hub::{App, Args, Audience, Event, Flags, Hub, Refusal, Socket, Task};
 use project_yum::wire::Text;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// How long an acknowledgement is waited for where the client names no time.
@@ -241,8 +242,27 @@ fn room_ack(socket: &Socket, room: Audience, args: &Args) -> Option<()> {
     Some(())
 }
 
-/// What each of many answered first, as one list.
+/// What each of many answered first, as one list, with what is attached.
 fn firsts(acks: &[Args]) -> Args {
-    let firsts: Vec<Option<&RawValue>> = acks.iter().map(Args::first).collect();
-    Args::one(&firsts)
+    let (mut attachments, mut list) = (Vec::new(), Vec::new());
+    for ack in acks {
+        let mut first = ack.parse().unwrap_or(Value::Null);
+        renumber(&mut first, attachments.len());
+        attachments.extend_from_slice(ack.attachments());
+        list.push(first);
+    }
+    Args::one(&list).with_attachments(attachments)
+}
+
+/// Makes placeholders name attachments that stand so many places later.
+fn renumber(value: &mut Value, by: usize) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| renumber(item, by)),
+        Value::Object(object) if object.get("_placeholder") == Some(&Value::Bool(true)) => {
+            let number = object.get("num").and_then(Value::as_u64).unwrap_or(0);
+            object.insert("num".into(), (number + by as u64).into());
+        }
+        Value::Object(object) => object.values_mut().for_each(|item| renumber(item, by)),
+        _ => {}
+    }
 }

@@ -23,13 +23,15 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use project_yum::bus::directory::Directory;
-use project_yum::bus::mesh::{self, Seat};
+use project_yum::bus::mesh::{self, Mesh, Seat};
+use project_yum::bus::redis::{self, Fleet, Redis};
 use project_yum::engine::{self, Engine};
 use project_yum::env::Env;
 use project_yum::hub::{self, Hub};
 use project_yum::metrics::Metrics;
 use project_yum::net::{self, Cors, Handoffs, Mount, Response, Site, Transports};
 use project_yum::server::{executor, signals};
+use project_yum::wire::Text;
 use rustix::net::getsockname;
 
 use app::Conformance;
@@ -55,9 +57,11 @@ struct Parts {
     settings: Arc<Settings>,
     listener: OwnedFd,
     process: Arc<net::Process>,
-    seat: Seat,
     /// Of the one listener that both endpoints share.
     handoffs: Handoffs,
+    /// The host in the ids of sockets.
+    host: u16,
+    fleet: Option<Arc<Fleet>>,
 }
 
 fn run() -> Result<(), String> {
@@ -74,6 +78,10 @@ fn run() -> Result<(), String> {
 
     let seats = mesh::seats(settings.shards, &Directory::new());
     let handoffs = Handoffs::mesh(usize::from(settings.shards));
+    let mut tag = [0; 2];
+    random(&mut tag);
+    let is_joined = settings.redis.is_some();
+    let fleet = is_joined.then(|| Fleet::new(usize::from(settings.shards), random));
     let (ended, ends) = flume::bounded(usize::from(settings.shards));
     let each = listeners.into_iter().zip(seats).zip(handoffs);
     for (shard, ((listener, seat), handoffs)) in (0..).zip(each) {
@@ -82,11 +90,12 @@ fn run() -> Result<(), String> {
             settings: settings.clone(),
             listener,
             process: process.clone(),
-            seat,
             handoffs,
+            host: u16::from_be_bytes(tag),
+            fleet: fleet.clone(),
         };
         executor::start(usize::from(shard), None, ended.clone(), move || {
-            serve(parts)
+            serve(parts, seat)
         })
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     }
@@ -97,6 +106,10 @@ fn run() -> Result<(), String> {
         end.map_err(|error| format!("shard {shard} failed: {error}"))?;
     }
     Ok(())
+}
+
+fn random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system gives random bytes");
 }
 
 /// A listener for each shard, on one address.
@@ -113,10 +126,10 @@ fn listen(address: SocketAddr, shards: u8) -> Result<(Vec<OwnedFd>, SocketAddr),
     Ok((listeners, bound))
 }
 
-async fn serve(parts: Parts) {
+async fn serve(parts: Parts, seat: Seat) {
     let settings = &parts.settings;
     let env = Env::system();
-    let sockets = Engine::new(env.clone(), engine_options(settings, parts.shard));
+    let sockets = Engine::new(env.clone(), engine_options(&parts));
     let spawn: hub::Spawn = Rc::new(|task| {
         glommio::spawn_local(task).detach();
     });
@@ -131,11 +144,18 @@ async fn serve(parts: Parts) {
         spawn.clone(),
     );
     hub.set_app(Rc::new(Conformance::new(hub.clone())));
-    let mesh = parts.seat.sit();
-    hub.set_bus(mesh.clone());
+    let mesh = seat.sit();
+    let redis = join_fleet(&parts, &env, &mesh);
+    match &redis {
+        Some(redis) => redis.attach_to(&hub),
+        None => hub.set_bus(mesh.clone()),
+    }
+    if let (Some(redis), Some(target)) = (&redis, &settings.redis) {
+        glommio::spawn_local(redis.clone().run(target.clone())).detach();
+    }
     glommio::spawn_local(mesh.clone().run(hub.clone())).detach();
 
-    let echoes = Engine::new(env.clone(), engine_options(settings, parts.shard));
+    let echoes = Engine::new(env.clone(), engine_options(&parts));
     echoes.set_handler(Rc::new(Echo::new(echoes.clone(), spawn)));
 
     let site = Site {
@@ -156,10 +176,25 @@ async fn serve(parts: Parts) {
     let shard = net::Shard::new(env, options, site, metrics, parts.handoffs);
     let tick = move |now: Instant| {
         hub.tick(now);
-        mesh.tick(now);
         hub.next_deadline()
     };
     net::run(shard, parts.listener, parts.process, Box::new(tick)).await;
+    if let Some(redis) = redis {
+        redis.leave().await;
+    }
+}
+
+/// The shard's node in a fleet, if the settings name its Redis.
+fn join_fleet(parts: &Parts, env: &Rc<Env>, mesh: &Rc<Mesh>) -> Option<Rc<Redis>> {
+    Some(Redis::new(redis::Parts {
+        env: env.clone(),
+        mesh: mesh.clone(),
+        fleet: parts.fleet.clone()?,
+        shard: parts.shard,
+        tag: parts.host,
+        namespaces: ["/", "/custom"].map(Text::from_static).to_vec(),
+        login: parts.settings.redis.as_ref()?.login.clone(),
+    }))
 }
 
 fn mount(path: &str, engine: Engine) -> Rc<Mount> {
@@ -172,14 +207,16 @@ fn mount(path: &str, engine: Engine) -> Rc<Mount> {
     })
 }
 
-fn engine_options(settings: &Settings, shard: u8) -> engine::Options {
+fn engine_options(parts: &Parts) -> engine::Options {
+    let settings = &parts.settings;
     engine::Options {
         ping_interval: settings.ping_interval,
         ping_timeout: settings.ping_timeout,
         upgrade_timeout: settings.upgrade_timeout,
         max_payload: settings.max_payload,
         outbox_bytes_max: settings.max_payload * OUTBOX_PAYLOADS,
-        shard,
+        shard: parts.shard,
+        host: parts.host,
         ..engine::Options::default()
     }
 }

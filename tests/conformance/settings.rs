@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use project_yum::bus::redis::Target;
+
 /// How long a drain may take: SIGTERM ends the process within 5 s.
 pub(crate) const DRAIN: Duration = Duration::from_secs(3);
 
@@ -19,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) max_payload: usize,
     pub(crate) origins: Vec<String>,
     pub(crate) shards: u8,
+    /// The Redis of a fleet.
+    pub(crate) redis: Option<Target>,
 }
 
 impl Settings {
@@ -30,6 +34,13 @@ impl Settings {
         };
         let millis = |name, default| number(get(name, default)).map(Duration::from_millis);
         let host: IpAddr = number(get("HOST", "127.0.0.1"))?;
+        let redis = match get("REDIS_URL", "").1 {
+            url if url.is_empty() => None,
+            url => Some(Target::parse(&url).map_err(|error| format!("REDIS_URL: {error}"))?),
+        };
+        if get("ADAPTER", "redis").1 != "redis" {
+            return Err("ADAPTER must be redis".into());
+        }
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             address: SocketAddr::new(host, number(get("PORT", "3000"))?),
@@ -46,6 +57,7 @@ impl Settings {
                 .map(str::to_owned)
                 .collect(),
             shards: number::<u8>(get("SHARDS", &cpus.to_string()))?.clamp(1, 64),
+            redis,
         })
     }
 }

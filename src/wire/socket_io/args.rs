@@ -22,8 +22,11 @@ impl Args {
         Self { list, attachments }
     }
 
-    pub(super) fn attach(&mut self, attachments: Vec<Bytes>) {
+    /// The same text with other attachments, which its placeholders must name.
+    #[must_use]
+    pub fn with_attachments(mut self, attachments: Vec<Bytes>) -> Self {
         self.attachments = attachments;
+        self
     }
 
     /// No arguments.

@@ -197,7 +197,7 @@ impl Pending {
     fn finish(self) -> Packet {
         let mut packet = self.packet;
         if let Kind::Event { args, .. } | Kind::Ack { args, .. } = &mut packet.kind {
-            args.attach(self.attachments);
+            *args = std::mem::take(args).with_attachments(self.attachments);
         }
         packet
     }
