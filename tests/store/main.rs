@@ -8,6 +8,10 @@ mod memory;
 mod postgres;
 #[expect(dead_code, reason = "the tests of the built server use the rest")]
 mod postgres_server;
+#[expect(
+    dead_code,
+    reason = "the tests of servers joined by Redis use the rest"
+)]
 mod relay;
 mod sqlite;
 mod tls;

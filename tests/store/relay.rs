@@ -2,14 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// Bytes pass.
-const PASS: u8 = 0;
-/// Bytes are taken and lost, silently.
-const HOLE: u8 = 1;
 
 /// The way to a port of this machine.
 pub(crate) struct Relay {
@@ -17,24 +13,26 @@ pub(crate) struct Relay {
     state: Arc<State>,
 }
 
+/// Connections are numbered from 0, in the order in which they were made.
+#[derive(Default)]
 struct State {
-    mode: AtomicU8,
-    /// Connections of an earlier number lost bytes, or were reset: they never pass any again.
-    good_from: AtomicUsize,
     made: AtomicUsize,
-    resets: AtomicUsize,
+    /// Those whose bytes are taken and lost, silently. Whoever lost bytes once never passes any again.
+    lost: Mutex<Vec<Range<usize>>>,
+    /// Those that are reset.
+    reset: Mutex<Vec<Range<usize>>>,
+}
+
+fn holds(ranges: &Mutex<Vec<Range<usize>>>, number: usize) -> bool {
+    let ranges = ranges.lock().unwrap();
+    ranges.iter().any(|range| range.contains(&number))
 }
 
 impl Relay {
     pub(crate) fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let own = listener.local_addr().unwrap().port();
-        let state = Arc::new(State {
-            mode: AtomicU8::new(PASS),
-            good_from: AtomicUsize::new(0),
-            made: AtomicUsize::new(0),
-            resets: AtomicUsize::new(0),
-        });
+        let state = Arc::new(State::default());
         let accepting = state.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -60,22 +58,40 @@ impl Relay {
 
     /// From now on everything is lost, silently; new connections are taken, and silent too.
     pub(crate) fn cut(&self) {
-        self.state.mode.store(HOLE, Ordering::SeqCst);
+        self.state.lost.lock().unwrap().push(0..usize::MAX);
     }
 
-    /// New connections pass again. Those that lost bytes stay silent for ever.
-    pub(crate) fn mend(&self) {
-        self.state
-            .good_from
-            .store(self.state.made.load(Ordering::SeqCst), Ordering::SeqCst);
-        self.state.mode.store(PASS, Ordering::SeqCst);
+    /// The same for one connection and all that are made from now on: the others go on.
+    pub(crate) fn cut_one(&self, number: usize) {
+        let made = self.made();
+        let mut lost = self.state.lost.lock().unwrap();
+        lost.extend([number..number + 1, made..usize::MAX]);
     }
 
     /// Resets every connection.
     pub(crate) fn reset(&self) {
-        self.state
-            .resets
-            .store(self.state.made.load(Ordering::SeqCst), Ordering::SeqCst);
+        let made = self.made();
+        self.state.reset.lock().unwrap().push(0..made);
+    }
+
+    /// The same, and those that are made from now on.
+    pub(crate) fn refuse(&self) {
+        self.state.reset.lock().unwrap().push(0..usize::MAX);
+    }
+
+    /// New connections pass again.
+    pub(crate) fn mend(&self) {
+        let made = self.made();
+        for ranges in [&self.state.lost, &self.state.reset] {
+            for range in &mut *ranges.lock().unwrap() {
+                range.end = range.end.min(made);
+            }
+        }
+    }
+
+    /// Connections made so far.
+    pub(crate) fn made(&self) -> usize {
+        self.state.made.load(Ordering::SeqCst)
     }
 }
 
@@ -84,7 +100,7 @@ fn pass(state: &State, number: usize, mut from: TcpStream, mut to: TcpStream) {
     from.set_read_timeout(Some(Duration::from_millis(20)))
         .unwrap();
     loop {
-        if number < state.resets.load(Ordering::SeqCst) {
+        if holds(&state.reset, number) {
             for stream in [&from, &to] {
                 let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
                 let _ = stream.shutdown(Shutdown::Both);
@@ -97,9 +113,7 @@ fn pass(state: &State, number: usize, mut from: TcpStream, mut to: TcpStream) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             Err(_) => break,
         };
-        let lost = state.mode.load(Ordering::SeqCst) == HOLE
-            || number < state.good_from.load(Ordering::SeqCst);
-        if !lost && to.write_all(&buffer[..count]).is_err() {
+        if !holds(&state.lost, number) && to.write_all(&buffer[..count]).is_err() {
             break;
         }
     }
