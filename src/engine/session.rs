@@ -484,6 +484,8 @@ impl Session {
             if self.is_closing() {
                 self.phase = Phase::Closed { answer: '1' };
                 self.clear_outbox();
+                // Whoever waits for the output to leave, or carries it, waits for nothing now.
+                self.news.transport = true;
             }
             self.end_probe();
         }

@@ -848,6 +848,23 @@ fn drained_waits_until_enough_has_left() {
 }
 
 #[test]
+fn nobody_waits_for_output_that_was_given_up() {
+    let (world, key) = World::opened(Transport::WebSocket);
+    world.send(key, "hello");
+    world.engine.close(key, CloseReason::ForcedServerClose);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut drained = pin!(world.engine.drained(key, 0));
+    assert!(drained.as_mut().poll(&mut cx).is_pending());
+    world.engine.take_dirty(&mut Vec::new());
+    world.env.advance(Duration::from_secs(31));
+    world.engine.tick();
+    assert!(drained.as_mut().poll(&mut cx).is_ready());
+    let mut dirty = Vec::new();
+    world.engine.take_dirty(&mut dirty);
+    assert_eq!(dirty, [key], "its connection is told");
+}
+
+#[test]
 fn a_change_counts_from_the_making_of_its_future() {
     let (world, key) = World::opened(Transport::Polling);
     let before = world.engine.changed(key);
