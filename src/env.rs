@@ -23,7 +23,8 @@ enum Clock {
     /// A clock that only [`Env::advance`] moves.
     Manual {
         start: Instant,
-        start_wall_ms: u64,
+        /// The wall clock at the start; it may be set, as a machine's is.
+        start_wall_ms: Cell<u64>,
         elapsed: Cell<Duration>,
     },
 }
@@ -48,7 +49,7 @@ impl Env {
     pub fn seeded(seed: u64) -> Rc<Self> {
         let clock = Clock::Manual {
             start: Instant::now(),
-            start_wall_ms: 1_767_225_600_000,
+            start_wall_ms: Cell::new(1_767_225_600_000),
             elapsed: Cell::new(Duration::ZERO),
         };
         Rc::new(Self {
@@ -84,7 +85,7 @@ impl Env {
                 elapsed,
                 ..
             } => {
-                start_wall_ms
+                start_wall_ms.get()
                     + u64::try_from(elapsed.get().as_millis()).expect("made-up time fits 64 bits")
             }
         }
@@ -98,6 +99,19 @@ impl Env {
         match &self.clock {
             Clock::System => panic!("a system clock cannot be moved"),
             Clock::Manual { elapsed, .. } => elapsed.set(elapsed.get() + by),
+        }
+    }
+
+    /// Sets made-up wall time forwards or back; monotonic time does not notice.
+    ///
+    /// # Panics
+    /// On a system clock, which nobody but the machine sets.
+    pub fn shift_wall(&self, by_ms: i64) {
+        match &self.clock {
+            Clock::System => panic!("a system clock cannot be set"),
+            Clock::Manual { start_wall_ms, .. } => {
+                start_wall_ms.set(start_wall_ms.get().saturating_add_signed(by_ms));
+            }
         }
     }
 
@@ -119,6 +133,16 @@ mod tests {
         env.advance(Duration::from_millis(1500));
         assert_eq!(env.now() - then, Duration::from_millis(1500));
         assert_eq!(env.wall_ms() - wall, 1500);
+    }
+
+    #[test]
+    fn a_wall_clock_may_be_set_back() {
+        let env = Env::seeded(1);
+        let (then, wall) = (env.now(), env.wall_ms());
+        env.advance(Duration::from_secs(1));
+        env.shift_wall(-3_000);
+        assert_eq!(env.wall_ms(), wall - 2_000);
+        assert_eq!(env.now() - then, Duration::from_secs(1));
     }
 
     #[test]
