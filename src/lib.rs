@@ -9,6 +9,7 @@ pub mod dial;
 pub mod env;
 pub mod limit;
 pub mod metrics;
+pub mod planted;
 pub mod wire;
 
 pub mod engine;

@@ -10,6 +10,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("env", 0),
     ("limit", 0),
     ("metrics", 0),
+    ("planted", 0),
     ("wire", 0),
     ("engine", 1),
     ("hub", 2),

@@ -38,6 +38,7 @@ use crate::hub::{
     App, Args, DisconnectReason, Event, Hub, Missed, Refusal, Socket, SocketId, Spawn, Task,
 };
 use crate::metrics::Metrics;
+use crate::planted::{self, Defect};
 use crate::store::{Cursor, Message, SharedStore};
 use crate::wire::Text;
 
@@ -128,6 +129,9 @@ impl Chat {
         for _ in 0..EXPIRED_PER_TICK {
             let due = self.expiries.borrow_mut().pop_due(wall_ms);
             let Some(id) = due else { return };
+            if planted::has(Defect::EndlessToken) {
+                continue;
+            }
             if let Some(socket) = self.parts.hub.socket(NAMESPACE, &id) {
                 dismiss(&socket, &AuthError::Expired.into());
             }
@@ -178,7 +182,8 @@ impl Chat {
             // Before anything else is looked at: this is what a flood may cost.
             self.take_message(&member)?;
         }
-        if kind != Kind::Authenticate && self.parts.env.wall_ms() >= member.expires_wall_ms() {
+        let is_expired = self.parts.env.wall_ms() >= member.expires_wall_ms();
+        if kind != Kind::Authenticate && is_expired && !planted::has(Defect::EndlessToken) {
             return Err(AuthError::Expired.into());
         }
         match kind {

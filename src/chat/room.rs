@@ -8,6 +8,7 @@ use super::reply::Reply;
 use super::{Chat, NAMESPACE, RECEIVE_MESSAGE};
 use crate::engine::CloseReason;
 use crate::hub::{Args, Event, Socket};
+use crate::planted::{self, Defect};
 use crate::store::{Cursor, Message, StoreError};
 
 /// Rooms of one connection.
@@ -93,6 +94,7 @@ impl Chat {
             drop(held);
             return Err(unread());
         };
+        let held = (!planted::has(Defect::LiveBeforeReplay)).then_some(held);
         let coverage = missed
             .as_ref()
             .map_or(joined.seq, |missed| Some(missed.after));
@@ -107,7 +109,7 @@ impl Chat {
             // It was promised; a client that comes back asks for it again.
             reply.socket().close_transport(CloseReason::ForcedClose);
         }
-        held.finish();
+        drop(held);
         Ok(())
     }
 
@@ -212,7 +214,7 @@ impl Chat {
         let user = member.user();
         let name = self.socket_io_room(room);
         let change = self.parts.directory.exit(NAMESPACE, &name, &user.id);
-        if change.edge {
+        if change.edge && !planted::has(Defect::LostUserLeft) {
             let audience = self.parts.hub.of(NAMESPACE).room(&name);
             let audience = audience.presence(&user.id, change.version);
             audience.emit("userLeft", &notice(room, &user.id));

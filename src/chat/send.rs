@@ -13,6 +13,7 @@ use super::reply::Reply;
 use super::{Chat, NAMESPACE, RECEIVE_MESSAGE};
 use crate::auth::User;
 use crate::hub::{Args, Event};
+use crate::planted::{self, Defect};
 use crate::store::{Cursor, Draft, Message, Page, Store, StoreError, Stored};
 
 /// Sends of one shard that may wait for the store; a further one is `unavailable`.
@@ -65,7 +66,9 @@ impl Chat {
             room: request.room,
             user: user.id.clone(),
             content: request.content,
-            client_msg_id: request.client_msg_id,
+            client_msg_id: request
+                .client_msg_id
+                .filter(|_| !planted::has(Defect::StoredTwice)),
             id: uuid::Builder::from_unix_timestamp_millis(wall_ms, &random).into_uuid(),
             wall_ms,
         }
@@ -97,8 +100,15 @@ impl Chat {
         let waiting = Waiting::one_more(&self.waiting);
         Box::pin(async move {
             let room = draft.room.clone();
-            let outcome = chat.parts.store.append(draft).await;
+            let outcome = if planted::has(Defect::AckBeforeCommit) {
+                chat.ack_before_commit(draft).await
+            } else {
+                chat.parts.store.append(draft).await
+            };
             drop(waiting);
+            if outcome == Err(StoreError::Timeout) && planted::has(Defect::RefusedYetStored) {
+                return Err(StoreError::Unavailable("so it is said".into()));
+            }
             match &outcome {
                 // One that was known before is published again: who has it drops it, and who should
                 // have had it, but for a fault between storing and publishing, gets it now.
@@ -108,6 +118,17 @@ impl Chat {
             }
             outcome
         })
+    }
+
+    /// What [`Defect::AckBeforeCommit`] does instead of waiting.
+    async fn ack_before_commit(&self, draft: Draft) -> Result<Stored, StoreError> {
+        let heads = self.parts.store.heads(vec![draft.room.clone()]).await?;
+        let (seq, wall_ms) = (heads[0] + 1, draft.wall_ms);
+        let message = draft.clone().numbered(seq, wall_ms);
+        let appended = self.parts.store.append(draft);
+        (self.parts.spawn)(Box::pin(async move { drop(appended.await) }));
+        let fresh = true;
+        Ok(Stored { message, fresh })
     }
 
     /// Delivers a stored message to the members of its room.
@@ -120,6 +141,9 @@ impl Chat {
 
     /// Notes that a message of the room may be stored without having been published.
     fn owe(&self, room: &str) {
+        if planted::has(Defect::UnknownForgotten) {
+            return;
+        }
         let mut owed = self.owed.borrow_mut();
         owed.next = self.parts.env.now() + OWED_RETRY;
         if owed.rooms.len() < OWED_ROOMS_MAX {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{CloseReason, Flow, Options, Outcome, Payload, Refusal, Sid, Transport};
+use crate::planted::{self, Defect};
 use crate::wire::Content;
 use crate::wire::engine_io::{Encoded, Packet};
 
@@ -218,7 +219,7 @@ impl Session {
         }
         for packet in packets {
             self.push(packet.clone());
-            if self.outbox_bytes > bytes_max {
+            if self.outbox_bytes > bytes_max && !planted::has(Defect::UnboundedOutbox) {
                 return Err(CloseReason::SlowConsumer);
             }
         }
@@ -337,7 +338,9 @@ impl Session {
             packet.append_to_payload(&mut body);
         }
         let compress = self.outbox.iter().all(Encoded::compress);
-        self.clear_outbox();
+        if !planted::has(Defect::PayloadTwice) {
+            self.clear_outbox();
+        }
         self.news.progress = true;
         Payload { body, compress }
     }
@@ -394,6 +397,9 @@ impl Session {
             (Probe::Granted { .. }, Packet::Upgrade) => {
                 self.forget_probe();
                 self.transport = Transport::WebSocket;
+                if planted::has(Defect::UpgradeLosesOutput) {
+                    self.clear_outbox();
+                }
                 self.news.transport = true;
                 if self.awaiting_pong {
                     // The pong may have been lost with the old transport: no deadline for it, and

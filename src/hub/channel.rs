@@ -18,6 +18,7 @@ use super::promise::{Promise, promise};
 use super::timers::TimerId;
 use super::{Due, Hub, Joined, Missed, Socket, State};
 use crate::engine::{CloseReason, Key};
+use crate::planted::{self, Defect};
 use crate::wire::Text;
 use crate::wire::engine_io::Encoded;
 use crate::wire::socket_io::encode_event;
@@ -109,16 +110,18 @@ impl Hub {
     }
 
     async fn open_channel(self, name: RoomName, generation: u64, is_ordered: bool) {
+        let early = planted::has(Defect::HeadBeforeSubscribe);
+        let mut head = None;
+        if early && is_ordered {
+            head = self.head(&name).await;
+        }
         if let Some(bus) = self.bus() {
             bus.subscribe(&name.0, &name.1).await;
         }
-        let head = if is_ordered {
+        if is_ordered && !early {
             self.settle(&name);
-            let heads = self.app().heads(&name.0, vec![name.1.clone()]).await;
-            heads.and_then(|heads| heads.first().copied())
-        } else {
-            None
-        };
+            head = self.head(&name).await;
+        }
         let now = self.env().now();
         let opened = self.with(|state| {
             let channel = state.channel(&name, generation)?;
@@ -138,6 +141,12 @@ impl Hub {
         }
     }
 
+    /// A room's newest number, if it can be known now.
+    async fn head(&self, name: &RoomName) -> Option<u64> {
+        let heads = self.app().heads(&name.0, vec![name.1.clone()]).await;
+        heads.and_then(|heads| heads.first().copied())
+    }
+
     /// Ends channels whose last member has left.
     pub(super) fn close_channels(&self, namespace: &Text, rooms: Vec<Text>) {
         for room in rooms {
@@ -151,7 +160,9 @@ impl Hub {
             });
             // Whoever still waits is answered by this.
             drop(channel);
-            if let Some(bus) = self.bus() {
+            if let Some(bus) = self.bus()
+                && !planted::has(Defect::ForgottenUnsubscribe)
+            {
                 bus.unsubscribe(&name.0, &name.1);
             }
             self.metrics().rooms.set(self.room_count());

@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::planted::{self, Defect};
+
 /// How long a broadcast is held before its predecessor is asked for.
 pub(super) const HOLD: Duration = Duration::from_millis(50);
 /// Broadcasts held for one room. What comes above is dropped, and read again later.
@@ -107,10 +109,14 @@ impl<T> RoomOrder<T> {
         if self.delivered.is_some_and(|delivered| seq <= delivered) || self.held.contains_key(&seq)
         {
             self.counts.duplicates += 1;
+            if planted::has(Defect::DeliveredTwice) {
+                return vec![item];
+            }
             return Vec::new();
         }
         self.head = self.head.max(seq);
-        let is_next = self.delivered.is_none_or(|delivered| seq == delivered + 1);
+        let is_next = self.delivered.is_none_or(|delivered| seq == delivered + 1)
+            || planted::has(Defect::SwappedOrder);
         if !self.is_opening() && is_next {
             self.delivered = Some(seq);
             let mut ready = vec![item];
@@ -131,6 +137,9 @@ impl<T> RoomOrder<T> {
 
     /// It became known that `head` exists.
     pub(super) fn notice(&mut self, now: Instant, head: u64) {
+        if planted::has(Defect::MissedRepair) {
+            return;
+        }
         self.head = self.head.max(head);
         if !self.is_opening() && self.delivered.is_none() {
             // Nobody here has been promised anything before the first broadcast.
@@ -194,6 +203,9 @@ impl<T> RoomOrder<T> {
             }
         }
         ready.append(&mut self.release());
+        if ready.is_empty() && planted::has(Defect::GapSkipped) {
+            return self.give_up(now);
+        }
         if ready.is_empty() {
             self.ask_at = Some(now + RETRY);
         } else {

@@ -14,6 +14,7 @@ use super::socket::Phase;
 use super::timers::TimerId;
 use super::{Ack, DisconnectReason, Due, Event, Hub, Refusal, Socket, SocketId};
 use crate::engine::{CloseReason, Flow, Handler, Handshake, Key};
+use crate::planted::{self, Defect};
 use crate::wire::socket_io::{Kind, Packet, encode};
 use crate::wire::{Content, Text};
 
@@ -129,6 +130,9 @@ impl Handler for Hub {
     }
 
     fn on_close(&self, key: Key, reason: CloseReason) {
+        if reason == CloseReason::PingTimeout && planted::has(Defect::LeakedSession) {
+            return;
+        }
         let is_over = self.with(|state| {
             let session = state.sessions.get_mut(&key)?;
             // A client may send and leave at once: what it sent first still counts.
