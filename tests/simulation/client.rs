@@ -1,11 +1,13 @@
 //! What a client knows of its connection, and what it may be told: every packet is checked as it comes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use project_yum::engine::Key;
 use serde_json::{Value, json};
 
+use crate::dice::Dice;
+use crate::line::{Line, Out};
 use crate::store::SimulatedStore;
 
 /// Every send is answered within this time of being read.
@@ -40,9 +42,23 @@ pub(crate) struct Sent {
 /// What an event asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Asked {
-    Join { room: String, last_seq: Option<u64> },
-    Leave { room: String },
-    Send { number: usize },
+    Join {
+        room: String,
+        last_seq: Option<u64>,
+    },
+    Leave {
+        room: String,
+    },
+    Send {
+        number: usize,
+    },
+    /// An event with an attachment, which the chat does not know.
+    Binary,
+    /// A newer token.
+    Authenticate {
+        token: String,
+        expires_wall_ms: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -65,11 +81,18 @@ pub(crate) struct Membership {
 
 /// A connection.
 pub(crate) struct Connection {
-    pub(crate) shard: usize,
-    pub(crate) key: Key,
+    pub(crate) line: Line,
     pub(crate) is_ready: bool,
     /// It has said good-bye.
     pub(crate) has_left: bool,
+    /// It has asked for the namespace.
+    pub(crate) is_reconnecting: bool,
+    /// The host is gone; the client sees it then.
+    pub(crate) cut_at: Option<Instant>,
+    /// When the token runs out.
+    pub(crate) expires_wall_ms: u64,
+    /// Since when it should have been ended for that.
+    pub(crate) overdue_since: Option<Instant>,
     pub(crate) pace: Pace,
     next_id: u64,
     pending: VecDeque<Pending>,
@@ -87,13 +110,32 @@ pub(crate) struct Judge<'a> {
     pub(crate) gaps_allowed: bool,
     /// How late an answer may be seen: a tick, a jump, a stall.
     pub(crate) late: Duration,
+    /// The newest time that a host has shown.
+    pub(crate) wall_ms: u64,
+    /// A machine's clock was set: tokens may seem older or younger than they are.
+    pub(crate) is_wall_true: bool,
+    pub(crate) host: usize,
+    /// Hosts on which sockets of a user have asked for a room, by room and user.
+    pub(crate) places: &'a BTreeMap<(String, String), BTreeSet<usize>>,
+}
+
+impl Judge<'_> {
+    /// Whether all that is told of a user in a room comes from the witness's own host.
+    pub(crate) fn is_of_one_host(&self, room: &str, user: &str) -> bool {
+        let hosts = self.places.get(&(room.to_owned(), user.to_owned()));
+        hosts.is_some_and(|hosts| hosts.iter().all(|host| *host == self.host))
+    }
+
+    fn may_be_expired(&self, expires_wall_ms: u64) -> bool {
+        !self.is_wall_true || self.wall_ms >= expires_wall_ms
+    }
 }
 
 /// A client, over all its connections.
 pub(crate) struct Client {
     pub(crate) user: String,
-    pub(crate) token: String,
     pub(crate) connection: Option<Connection>,
+    pub(crate) dice: Rc<Dice>,
     /// The newest number seen of each room: what a rejoin asks from.
     pub(crate) seen: BTreeMap<String, u64>,
     /// Messages to send again.
@@ -101,13 +143,16 @@ pub(crate) struct Client {
 }
 
 impl Connection {
-    pub(crate) fn new(shard: usize, key: Key, pace: Pace) -> Self {
+    pub(crate) fn new(line: Line, pace: Pace) -> Self {
         Self {
-            shard,
-            key,
+            line,
             pace,
             is_ready: false,
             has_left: false,
+            is_reconnecting: false,
+            cut_at: None,
+            expires_wall_ms: 0,
+            overdue_since: None,
             next_id: 0,
             pending: VecDeque::new(),
             rooms: BTreeMap::new(),
@@ -120,7 +165,21 @@ impl Connection {
     pub(crate) fn leave(&mut self) {
         self.has_left = true;
         self.is_ready = false;
+        self.forget();
+    }
+
+    /// Its socket is another one from now on.
+    fn forget(&mut self) {
         self.rooms.clear();
+        self.early.clear();
+        self.early_users.clear();
+    }
+
+    /// What was asked before the good-bye is of no interest any more. Returns messages without an answer.
+    pub(crate) fn give_up(&mut self) -> Vec<usize> {
+        let unanswered = self.unanswered().collect();
+        self.pending.clear();
+        unanswered
     }
 
     /// Events that wait for their acks.
@@ -138,8 +197,8 @@ impl Connection {
             })
     }
 
-    /// The packet that asks for something.
-    pub(crate) fn ask(&mut self, asked: Asked, sent: &[Sent], now: Instant) -> String {
+    /// Asks for something: queues its packets.
+    pub(crate) fn ask(&mut self, asked: Asked, sent: &[Sent], now: Instant) {
         let (name, payload) = match &asked {
             Asked::Join { room, last_seq } => {
                 let mut payload = json!({ "roomId": room });
@@ -157,20 +216,28 @@ impl Connection {
                 }
                 ("sendMessage", payload)
             }
+            Asked::Binary => ("picture", json!({ "_placeholder": true, "num": 0 })),
+            Asked::Authenticate { token, .. } => ("authenticate", json!({ "token": token })),
         };
+        let is_binary = asked == Asked::Binary;
         let id = self.next_id;
         self.next_id += 1;
         let others = self.pending.iter();
         let is_prompt = others
             .clone()
-            .all(|other| matches!(other.asked, Asked::Send { .. }));
+            .all(|other| !matches!(other.asked, Asked::Join { .. }));
         self.pending.push_back(Pending {
             id,
             asked,
             at: now,
             is_prompt,
         });
-        format!("2{id}{}", json!([name, payload]))
+        let kind = if is_binary { "51-" } else { "2" };
+        let packet = format!("4{kind}{id}{}", json!([name, payload]));
+        self.line.say(Out::Text(packet));
+        if is_binary {
+            self.line.say(Out::Binary(vec![7; 30]));
+        }
     }
 
     fn is_joining(&self, room: &str) -> bool {
@@ -193,13 +260,32 @@ impl Client {
         let value: Value = serde_json::from_str(json).unwrap_or(Value::Null);
         let connection = self.connection.as_mut().ok_or("a packet for nobody")?;
         match kind {
-            "0" => connection.is_ready = true,
+            "0" => {
+                connection.is_ready = true;
+                connection.has_left = false;
+                connection.is_reconnecting = false;
+            }
+            "4" => {
+                let code = value["data"]["code"].as_str().unwrap_or_default();
+                let is_old = judge.may_be_expired(connection.expires_wall_ms);
+                if !(code == "draining" || code == "token_expired" && is_old) {
+                    return Err("a CONNECT is refused that should not".into());
+                }
+                connection.line.say(Out::Text("1".into()));
+            }
+            // Of the socket that was left.
+            _ if connection.has_left => {}
             "3" => {
                 let id = id.parse().map_err(|_| "an ack without an id")?;
                 self.acknowledged(id, &value[0], sent, judge)?;
             }
             "2" => self.told(&value, judge)?,
-            "1" => connection.is_ready = false,
+            "1" => {
+                if !judge.may_be_expired(connection.expires_wall_ms) {
+                    return Err("a client is put out".into());
+                }
+                connection.is_ready = false;
+            }
             _ => return Err("a packet that nobody expects".into()),
         }
         Ok(())
@@ -236,10 +322,21 @@ impl Client {
             "userJoined" | "userLeft" => {
                 let users = match membership {
                     Some(membership) => &mut membership.users,
-                    None if is_joining => connection.early_users.entry(room).or_default(),
+                    None if is_joining => connection.early_users.entry(room.clone()).or_default(),
                     None => return Err(format!("{name} of {room}, in which it is not")),
                 };
-                users.insert(user, name == "userJoined");
+                let is_there = name == "userJoined";
+                let before = users.insert(user.clone(), is_there);
+                let is_again = before == Some(is_there) && user != self.user;
+                if is_again && judge.is_of_one_host(&room, &user) {
+                    return Err(format!("{name} twice"));
+                }
+            }
+            "exception" => {
+                let is_old = judge.may_be_expired(connection.expires_wall_ms);
+                if payload["error"]["code"] != "token_expired" || !is_old {
+                    return Err("an exception without a reason".into());
+                }
             }
             other => return Err(format!("an event {other} that nobody expects")),
         }
@@ -264,12 +361,34 @@ impl Client {
         };
         let took = judge.now - pending.at;
         match pending.asked {
-            Asked::Join { room, last_seq } => self.joined(&room, last_seq, answer, judge),
+            _ if answer["error"]["code"] == "token_expired"
+                && judge.may_be_expired(connection.expires_wall_ms) =>
+            {
+                if let Asked::Send { number } = pending.asked {
+                    sent[number].refused();
+                    self.again.push(number);
+                }
+                Ok(())
+            }
             Asked::Leave { room } => {
                 connection.rooms.remove(&room);
                 match answer["ok"].as_bool() {
                     Some(true) => Ok(()),
                     _ => Err("a leave that failed".into()),
+                }
+            }
+            Asked::Join { room, last_seq } => self.joined(&room, last_seq, answer, judge),
+            Asked::Binary => match answer["error"]["code"].as_str() {
+                Some("invalid_payload") => Ok(()),
+                _ => Err("an unknown event that succeeded".into()),
+            },
+            Asked::Authenticate {
+                expires_wall_ms, ..
+            } => {
+                connection.expires_wall_ms = expires_wall_ms;
+                match answer["ok"].as_bool() {
+                    Some(true) => Ok(()),
+                    _ => Err("a token that failed".into()),
                 }
             }
             Asked::Send { number } => {
@@ -351,6 +470,11 @@ impl Membership {
 }
 
 impl Sent {
+    fn refused(&mut self) {
+        self.is_open = false;
+        self.refused += 1;
+    }
+
     /// Takes the answer of a try. `Some`: to be sent again.
     fn answered(
         &mut self,

@@ -1,15 +1,27 @@
-//! All chance of a simulation: one sequence of numbers from one seed.
+//! All chance of a simulation: sequences of numbers from one seed, one for each purpose, so that taking one
+//! thing out of a world leaves the others as they were.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A generator that everybody in a world shares (splitmix64).
+/// A generator (splitmix64).
 pub(crate) struct Dice(Cell<u64>);
 
 impl Dice {
     pub(crate) fn new(seed: u64) -> Rc<Self> {
         Rc::new(Self(Cell::new(seed)))
+    }
+
+    /// The sequence of one purpose, such as client number 3.
+    pub(crate) fn for_purpose(seed: u64, purpose: &str, number: usize) -> Rc<Self> {
+        let mut mixed = 0xcbf2_9ce4_8422_2325 ^ number as u64;
+        for byte in purpose.bytes() {
+            mixed = (mixed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        let dice = Self::new(seed ^ mixed);
+        dice.next();
+        dice
     }
 
     fn next(&self) -> u64 {

@@ -1,72 +1,35 @@
-//! A host of some shards, its clients and its store in one thread, from one seed.
+//! A cluster from one seed: hosts, their shards, clients, a store and a network in one thread.
 //!
-//! The production code of engine, hub, chat, ordering, repair and mesh runs over made-up time and a
-//! store that fails as the dice say. What must hold is checked at every step and when all faults have
-//! ended. `SIMULATION_SEED=n` replays one seed, `SIMULATION_SEEDS=n` plays so many.
+//! The production code of engine, hub, chat, ordering, repair, directory and mesh runs over made-up time.
+//! What must hold is checked at every step, and when all faults have ended.
+//!
+//! `SIMULATION_SEEDS=n` plays so many seeds (from `SIMULATION_FIRST` on), on as many threads as there are
+//! cores. A seed that fails is made smaller, and the command that replays it is printed with its trace:
+//! `SIMULATION_SEED=n SIMULATION_LIMITS=clients=2,steps=40,without=stall`.
 
-mod bus;
+mod act;
 mod client;
 mod dice;
+mod host;
+mod line;
+mod network;
+mod plan;
+mod runner;
+mod shrink;
 mod store;
 mod tasks;
 mod world;
 
-use std::cell::RefCell;
 use std::env;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 
-use world::{Trace, World};
+use std::fs;
+use std::path::Path;
+
+use plan::Limits;
+use project_yum::planted::{Defect, MARKER};
 
 /// Seeds played unless told otherwise.
 const SEEDS: u64 = 200;
-/// Characters of a failed run's trace that are shown.
-const TRACE_SHOWN: usize = 20_000;
-
-/// Defects planted around the production code, to see that the checks find them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Planted {
-    LostBroadcast,
-    LostUserLeft,
-    ForgottenUnsubscribe,
-    StoredTwice,
-    RefusedYetStored,
-    AckBeforeCommit,
-    MissedRepair,
-    DeliveredTwice,
-    SwappedOrder,
-    LostAck,
-    LeakedSession,
-}
-
-fn play(seed: u64, planted: Option<Planted>, trace: Trace) -> Result<(), String> {
-    let run = || World::new(seed, planted, trace).run();
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(outcome) => outcome,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(format!("a panic: {}", text.unwrap_or("without a text")))
-        }
-    }
-}
-
-/// Plays a seed; if something does not hold, plays it again to tell how it came about.
-fn check(seed: u64) {
-    let Err(what) = play(seed, None, None) else {
-        return;
-    };
-    let trace = Rc::new(RefCell::new(String::new()));
-    let again = play(seed, None, Some(trace.clone()));
-    let trace = trace.borrow();
-    // Whoever replays a seed wants to see all of it.
-    let shown = number("SIMULATION_SEED").map_or(TRACE_SHOWN, |_| trace.len());
-    let from = trace.len() - shown.min(trace.len());
-    let from = trace[from..].find('\n').map_or(0, |line| from + line);
-    assert_eq!(again, Err(what.clone()), "a seed gives the same run");
-    let command = format!("SIMULATION_SEED={seed} cargo test --test simulation production");
-    panic!("{}\n{what}\nreplay: {command}", &trace[from..]);
-}
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok()?.parse().ok()
@@ -75,30 +38,38 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn production_code_keeps_its_promises_for_every_seed() {
     if let Some(seed) = number("SIMULATION_SEED") {
-        return check(seed);
+        let limits = env::var("SIMULATION_LIMITS").unwrap_or_default();
+        let limits: Limits = limits.parse().expect("limits are NAME=VALUE,…");
+        return runner::replay(seed, &limits);
     }
-    for seed in 0..number("SIMULATION_SEEDS").unwrap_or(SEEDS) {
-        check(seed);
-    }
+    let first = number("SIMULATION_FIRST").unwrap_or(0);
+    let count = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
+    runner::play_all(first..first + count);
 }
 
 #[test]
-fn planted_defects_are_found() {
-    let all = [
-        Planted::LostBroadcast,
-        Planted::LostUserLeft,
-        Planted::ForgottenUnsubscribe,
-        Planted::StoredTwice,
-        Planted::RefusedYetStored,
-        Planted::AckBeforeCommit,
-        Planted::MissedRepair,
-        Planted::DeliveredTwice,
-        Planted::SwappedOrder,
-        Planted::LostAck,
-        Planted::LeakedSession,
-    ];
-    for planted in all {
-        let found = (0..SEEDS).any(|seed| play(seed, Some(planted), None).is_err());
-        assert!(found, "{planted:?} is not found");
-    }
+fn every_planted_defect_is_found() {
+    let found = |defect| runner::first_that_fails(defect, 0..SEEDS);
+    let all = Defect::ALL.map(|defect| (defect, found(defect)));
+    let list: Vec<String> = all
+        .iter()
+        .map(|(defect, found)| match found {
+            Some((seed, what)) => format!("{defect:?}: seed {seed}: {what:.120}"),
+            None => format!("{defect:?}: NOT FOUND"),
+        })
+        .collect();
+    let list = list.join("\n");
+    runner::print(&list);
+    assert!(!list.contains("NOT FOUND"), "{list}");
+}
+
+/// `tests/run` looks for the marker in the release build; here it is seen that looking would find it.
+#[test]
+fn defects_can_be_planted_in_this_build_only() {
+    let own = fs::read(env::current_exe().expect("a test has a file")).expect("it can be read");
+    let marker = MARKER.as_bytes();
+    assert!(own.windows(marker.len()).any(|bytes| bytes == marker));
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let manifest = fs::read_to_string(manifest).expect("a package has a manifest");
+    assert!(!manifest.contains("debug-assertions"), "release has none");
 }

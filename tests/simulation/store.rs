@@ -13,8 +13,8 @@ use project_yum::env::Env;
 use project_yum::store::memory::MemoryStore;
 use project_yum::store::{Condition, Cursor, Draft, Message, Page, Store, StoreError, Stored};
 
-use crate::Planted;
 use crate::dice::Dice;
+use crate::plan::Fault;
 
 /// After an answer `Timeout` a message may still be stored for so long. The chat asks a second later.
 const STORED_AFTER_TIMEOUT_MS: usize = 800;
@@ -25,7 +25,6 @@ type Answer<T> = LocalBoxFuture<'static, Result<T, StoreError>>;
 pub(crate) struct SimulatedStore {
     env: Rc<Env>,
     dice: Rc<Dice>,
-    planted: Option<Planted>,
     memory: MemoryStore,
     pub(crate) truth: RefCell<BTreeMap<Box<str>, Vec<Message>>>,
     jobs: RefCell<BTreeMap<(Instant, u64), Job>>,
@@ -36,9 +35,16 @@ pub(crate) struct SimulatedStore {
     pub(crate) slow: Cell<bool>,
     pub(crate) unknown_per_mille: Cell<usize>,
     pub(crate) refused_per_mille: Cell<usize>,
+    /// What went wrong, by kind.
+    pub(crate) faults: RefCell<BTreeMap<Fault, u64>>,
 }
 
-type Job = Box<dyn FnOnce()>;
+/// Something that happens later. `owner`: the host that asked.
+struct Job {
+    owner: usize,
+    is_commit: bool,
+    run: Box<dyn FnOnce()>,
+}
 
 /// A place for an answer.
 struct Slot<T> {
@@ -76,12 +82,11 @@ fn down() -> StoreError {
 }
 
 impl SimulatedStore {
-    pub(crate) fn new(env: Rc<Env>, dice: Rc<Dice>, planted: Option<Planted>) -> Rc<Self> {
+    pub(crate) fn new(env: Rc<Env>, dice: Rc<Dice>) -> Rc<Self> {
         let down_until = Cell::new(env.now());
         Rc::new(Self {
             env,
             dice,
-            planted,
             memory: MemoryStore::default(),
             truth: RefCell::default(),
             jobs: RefCell::default(),
@@ -90,7 +95,25 @@ impl SimulatedStore {
             slow: Cell::new(false),
             unknown_per_mille: Cell::new(0),
             refused_per_mille: Cell::new(0),
+            faults: RefCell::default(),
         })
+    }
+
+    fn note(&self, fault: Fault) {
+        *self.faults.borrow_mut().entry(fault).or_default() += 1;
+    }
+
+    /// When something happens next.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.jobs.borrow().keys().next().map(|(at, _)| *at)
+    }
+
+    /// A host has crashed: nobody waits for its answers, and some of its statements never arrived.
+    pub(crate) fn forget(&self, owner: usize) {
+        let dice = self.dice.clone();
+        self.jobs
+            .borrow_mut()
+            .retain(|_, job| job.owner != owner || job.is_commit && dice.chance(500));
     }
 
     /// Does what is due.
@@ -103,7 +126,7 @@ impl SimulatedStore {
             };
             let job = job.remove();
             drop(jobs);
-            job();
+            (job.run)();
         }
     }
 
@@ -121,16 +144,19 @@ impl SimulatedStore {
         self.truth.borrow().get(room)?.get(index).cloned()
     }
 
-    fn at(&self, after: Duration, job: impl FnOnce() + 'static) {
+    fn at(&self, owner: usize, after: Duration, is_commit: bool, run: impl FnOnce() + 'static) {
         self.count.set(self.count.get() + 1);
         let key = (self.env.now() + after, self.count.get());
-        self.jobs.borrow_mut().insert(key, Box::new(job));
+        let run = Box::new(run);
+        let job = Job {
+            owner,
+            is_commit,
+            run,
+        };
+        self.jobs.borrow_mut().insert(key, job);
     }
 
-    fn commit(&self, mut draft: Draft) -> Stored {
-        if self.planted == Some(Planted::StoredTwice) {
-            draft.client_msg_id = None;
-        }
+    fn commit(&self, draft: Draft) -> Stored {
         let stored = self.memory.append(draft).now_or_never();
         let stored = stored.expect("memory answers at once");
         let stored = stored.expect("memory has room");
@@ -155,78 +181,80 @@ impl SimulatedStore {
         }
     }
 
-    fn append(self: &Rc<Self>, draft: Draft) -> Answer<Stored> {
+    fn append(self: &Rc<Self>, owner: usize, draft: Draft) -> Answer<Stored> {
         let slot = Slot::new();
         let store = self.clone();
         let (first, second) = (self.delay(), self.delay());
         let answer = slot.clone();
+        if self.slow.get() {
+            self.note(Fault::StoreSlow);
+        }
         if self.is_down() || self.dice.chance(self.refused_per_mille.get()) {
-            if self.planted == Some(Planted::RefusedYetStored) {
-                self.commit(draft);
-            }
-            self.at(first, move || answer.put(Err(down())));
+            self.note(Fault::StoreError);
+            self.at(owner, first, false, move || answer.put(Err(down())));
         } else if self.dice.chance(self.unknown_per_mille.get()) {
+            self.note(Fault::StoreUnknown);
             if self.dice.chance(500) {
                 let late = self.dice.ms(STORED_AFTER_TIMEOUT_MS);
-                let at = self
-                    .dice
-                    .ms(usize::try_from((first + late).as_millis()).expect("small"));
-                self.at(at, move || drop(store.commit(draft)));
+                let at = usize::try_from((first + late).as_millis()).expect("small");
+                let commit = move || drop(store.commit(draft));
+                self.at(owner, self.dice.ms(at), true, commit);
             }
-            self.at(first, move || answer.put(Err(StoreError::Timeout)));
-        } else if self.planted == Some(Planted::AckBeforeCommit) && self.dice.chance(50) {
-            let head = self.head(&draft.room);
-            let (wall_ms, fresh) = (draft.wall_ms, true);
-            let message = draft.numbered(head + 1, wall_ms);
-            self.at(first, move || answer.put(Ok(Stored { message, fresh })));
+            let timeout = move || answer.put(Err(StoreError::Timeout));
+            self.at(owner, first, false, timeout);
         } else {
-            self.at(first, move || {
+            self.at(owner, first, true, move || {
                 let stored = store.commit(draft);
-                store.at(second, move || answer.put(Ok(stored)));
+                store.at(owner, second, false, move || answer.put(Ok(stored)));
             });
         }
         slot.wait()
     }
 
     /// Reads what was true at some moment between the question and the answer.
-    fn read<T: 'static>(self: &Rc<Self>, read: impl Fn(&Self) -> T + 'static) -> Answer<T> {
+    fn read<T: 'static>(
+        self: &Rc<Self>,
+        owner: usize,
+        read: impl Fn(&Self) -> T + 'static,
+    ) -> Answer<T> {
         let slot = Slot::new();
         let (store, answer) = (self.clone(), slot.clone());
         let delay = self.delay() / 4;
         if self.is_down() {
-            self.at(delay, move || answer.put(Err(down())));
+            self.at(owner, delay, false, move || answer.put(Err(down())));
         } else if self.dice.chance(500) {
             let value = read(self);
-            self.at(delay, move || answer.put(Ok(value)));
+            self.at(owner, delay, false, move || answer.put(Ok(value)));
         } else {
-            self.at(delay, move || answer.put(Ok(read(&store))));
+            self.at(owner, delay, false, move || answer.put(Ok(read(&store))));
         }
         slot.wait()
     }
 }
 
-/// A shard's handle.
-pub(crate) struct Handle(pub(crate) Rc<SimulatedStore>);
+/// A host's handle.
+pub(crate) struct Handle {
+    pub(crate) store: Rc<SimulatedStore>,
+    pub(crate) owner: usize,
+}
 
 impl Store for Handle {
     fn append(&self, draft: Draft) -> Answer<Stored> {
-        self.0.append(draft)
+        self.store.append(self.owner, draft)
     }
 
     fn history(&self, room: &str, cursor: Cursor, limit: usize) -> Answer<Page> {
-        if self.0.planted == Some(Planted::MissedRepair) {
-            return self.0.read(|_| Page::default());
-        }
         let room = room.to_owned();
-        self.0.read(move |store| {
+        self.store.read(self.owner, move |store| {
             let page = store.memory.history(&room, cursor, limit).now_or_never();
             page.expect("memory answers at once").expect("memory reads")
         })
     }
 
     fn heads(&self, rooms: Vec<Box<str>>) -> Answer<Vec<u64>> {
-        self.0
-            .read(move |store| rooms.iter().map(|room| store.head(room)).collect())
+        self.store.read(self.owner, move |store| {
+            rooms.iter().map(|room| store.head(room)).collect()
+        })
     }
 
     fn condition(&self) -> Condition {

@@ -45,6 +45,12 @@ impl Tasks {
         self.waiting.borrow().len()
     }
 
+    /// Throws away what waits: the process has ended.
+    pub(crate) fn clear(&self) {
+        let tasks = self.waiting.take();
+        drop(tasks);
+    }
+
     /// Runs what was woken, in any order, until nothing is.
     pub(crate) fn run(&self, dice: &Dice) {
         for _ in 0..POLLS_MAX {
