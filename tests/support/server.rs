@@ -124,14 +124,24 @@ impl Server {
 
     /// The sum of a metric over its labels, of those lines that contain `label`.
     pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
-        self.scrape()
-            .lines()
-            .filter(|line| {
-                line.strip_prefix(name)
-                    .is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
-            })
-            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-            .sum()
+        self.try_metric(name, label).expect("it can be scraped")
+    }
+
+    /// The same, unless the server is gone.
+    pub(crate) fn try_metric(&self, name: &str, label: &str) -> Option<f64> {
+        let mut connection = http::Connection::open(self.metrics).ok()?;
+        connection.send("GET", "/metrics", &[], b"").ok()?;
+        let answer = connection.receive(Instant::now() + PATIENCE).ok()??;
+        let text = answer.text();
+        let lines = text.lines().filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
+        });
+        Some(
+            lines
+                .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+                .sum(),
+        )
     }
 
     /// What Prometheus gets.
