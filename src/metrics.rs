@@ -87,6 +87,7 @@ table! {
     ORDER_HELD = "yum_order_held_total", Kind::Counter, Count, "Messages held because they overtook a predecessor.";
     ORDER_REPAIRED = "yum_order_repaired_total", Kind::Counter, Count, "Messages read from the store because the bus did not bring them.";
     ORDER_GAPS = "yum_order_gaps_total", Kind::Counter, Count, "Gaps left visible because the store stayed silent.";
+    ORDER_BOGUS = "yum_order_bogus_total", Kind::Counter, Count, "Numbers of messages that came over the bus and are not in the store.";
     ORDER_DUPLICATES = "yum_order_duplicates_total", Kind::Counter, Count, "Messages that came again and were dropped.";
     BUS_UP = "yum_bus_up", Kind::Gauge, Count, "Whether the shard reaches the other hosts: 1 or 0. Always 1 where there are none.";
     BUS_PUBLISHED = "yum_bus_published_total", Kind::Counter, Count, "Envelopes handed to other shards.";
@@ -253,6 +254,7 @@ pub struct Metrics {
     pub order_held: Counter,
     pub order_repaired: Counter,
     pub order_gaps: Counter,
+    pub order_bogus: Counter,
     pub order_duplicates: Counter,
     pub bus_up: Gauge,
     pub bus_published: Counter,
@@ -347,6 +349,7 @@ impl Metrics {
             order_held: counter(ORDER_HELD),
             order_repaired: counter(ORDER_REPAIRED),
             order_gaps: counter(ORDER_GAPS),
+            order_bogus: counter(ORDER_BOGUS),
             order_duplicates: counter(ORDER_DUPLICATES),
             bus_up,
             bus_published: counter(BUS_PUBLISHED),

@@ -7,7 +7,7 @@ use super::member::Member;
 use super::reply::Reply;
 use super::{Chat, NAMESPACE, RECEIVE_MESSAGE};
 use crate::engine::CloseReason;
-use crate::hub::{Args, Event, Socket};
+use crate::hub::{Args, Event, Replay, Socket};
 use crate::planted::{self, Defect};
 use crate::store::{Cursor, Message, StoreError};
 
@@ -84,12 +84,10 @@ impl Chat {
         let name = self.socket_io_room(room);
         let (joined, held) = reply.socket().join_with_replay(&name).await;
         let missed = match joined.seq {
-            Some(seq) => self.missed_since(room, last_seq, seq).await,
-            None => Err(StoreError::Unavailable(
-                "its newest number is not known".into(),
-            )),
+            Some(seq) => self.missed(room, last_seq, seq, &held).await,
+            None => Err(unknown()),
         };
-        let Ok(missed) = missed else {
+        let Ok((seq, missed)) = missed else {
             reply.socket().leave(&name);
             drop(held);
             return Err(unread());
@@ -97,12 +95,12 @@ impl Chat {
         let held = (!planted::has(Defect::LiveBeforeReplay)).then_some(held);
         let coverage = missed
             .as_ref()
-            .map_or(joined.seq, |missed| Some(missed.after));
+            .map_or(Some(seq), |missed| Some(missed.after));
         self.enter(room, coverage, member, reply);
         let count = missed
             .as_ref()
             .map_or(0, |missed| missed.until - missed.after);
-        reply.ok(&acked(room, joined.seq, Some(missed.is_some()), count));
+        reply.ok(&acked(room, Some(seq), Some(missed.is_some()), count));
         if let Some(missed) = missed
             && self.replay(room, missed, reply.socket()).await.is_err()
         {
@@ -111,6 +109,25 @@ impl Chat {
         }
         drop(held);
         Ok(())
+    }
+
+    /// The newest number here, and what there is to replay. A client may have seen more elsewhere than
+    /// this shard has delivered yet: then the store says whether that is so, and the shard catches up.
+    async fn missed(
+        &self,
+        room: &str,
+        after: u64,
+        seq: u64,
+        held: &Replay,
+    ) -> Result<(u64, Option<Replayed>), StoreError> {
+        let mut seq = seq;
+        if seq < after {
+            let heads = self.parts.store.heads(vec![room.into()]).await?;
+            if let Some(head) = heads.first().filter(|head| **head >= after) {
+                seq = held.catch_up(*head).await.ok_or_else(unknown)?;
+            }
+        }
+        Ok((seq, self.missed_since(room, after, seq).await?))
     }
 
     /// What there is to replay; `None` if it is too much, or what the client has is not ours.
@@ -261,6 +278,10 @@ fn notice(room: &str, user: &str) -> Args {
         room_id: room,
         user_id: user,
     })
+}
+
+fn unknown() -> StoreError {
+    StoreError::Unavailable("its newest number is not known".into())
 }
 
 fn unread() -> Failure {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, pending, ready};
 use serde_json::{Value, json};
 
@@ -114,6 +115,7 @@ struct World {
     chat: Rc<Chat>,
     tasks: Rc<RefCell<Vec<Task>>>,
     mood: Rc<Cell<Mood>>,
+    store: MemoryStore,
 }
 
 impl World {
@@ -146,11 +148,12 @@ impl World {
             outbox_bytes_max,
             ..ChatOptions::default()
         };
+        let store = MemoryStore::default();
         let parts = Parts {
             env: env.clone(),
             hub: hub.clone(),
             store: Rc::new(Moody {
-                memory: MemoryStore::default(),
+                memory: store.clone(),
                 mood: mood.clone(),
             }),
             verifier: Rc::new(Verifier::new(&auth())),
@@ -167,6 +170,7 @@ impl World {
             chat,
             tasks,
             mood,
+            store,
         }
     }
 
@@ -497,6 +501,45 @@ fn a_replay_that_cannot_be_promised_is_refused_and_one_that_was_ends_the_connect
         "{seqs:?}"
     );
     assert!(!world.engine.is_open(bob));
+}
+
+#[test]
+fn a_client_that_has_seen_more_elsewhere_is_recovered_once_the_shard_has_caught_up() {
+    let world = World::new();
+    let alice = world.client("alice");
+    world.join(alice);
+    world.say(alice, "1");
+    // Another server stores what its bus does not bring.
+    for number in 2..=5_u128 {
+        let draft = Draft {
+            room: "r".into(),
+            user: "bob".into(),
+            content: number.to_string().into(),
+            client_msg_id: None,
+            id: uuid::Uuid::from_u128(number),
+            wall_ms: 0,
+        };
+        let mut stored = world.store.append(draft);
+        assert!((&mut stored).now_or_never().is_some());
+    }
+    world.receive(alice);
+    let carol = world.client("carol");
+    let resume = json!({"roomId": "r", "lastSeq": 3});
+    world.send(carol, &format!("27{}", json!(["joinRoom", resume])));
+    let packets = world.receive(carol);
+    let ack = &acks(&packets)[0];
+    assert_eq!((&ack["seq"], &ack["recovered"]), (&5.into(), &true.into()));
+    let numbers = |packets: &[String]| -> Vec<u64> {
+        let messages = events(packets, "receiveMessage");
+        messages.iter().filter_map(|m| m["seq"].as_u64()).collect()
+    };
+    assert_eq!(numbers(&packets), [4, 5], "and nothing again");
+    assert_eq!(numbers(&world.receive(alice)), [2, 3, 4, 5]);
+    // More than there is: what the client has is not ours.
+    let dave = world.client("dave");
+    let ahead = json!({"roomId": "r", "lastSeq": 9});
+    let ack = world.call(dave, "joinRoom", &ahead).expect("an ack");
+    assert_eq!(ack["recovered"], false);
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub(super) struct Channel {
     generation: u64,
     /// Who waits for the channel to open; `None` once it has.
     waiters: Option<Vec<Promise<Option<u64>>>>,
+    /// Who waits until a number is delivered, or turns out not to exist.
+    behind: Vec<(u64, Promise<()>)>,
     order: Option<RoomOrder<Item>>,
     timer: Option<TimerId>,
 }
@@ -80,6 +82,7 @@ impl Hub {
                 let channel = Channel {
                     generation: state.generation,
                     waiters: Some(Vec::new()),
+                    behind: Vec::new(),
                     order: is_ordered.then(|| RoomOrder::new(now)),
                     timer: None,
                 };
@@ -357,12 +360,38 @@ impl Hub {
         }
     }
 
-    /// After a change of a room's order: sets its deadline, and repairs what is due.
+    /// Waits until a number that a room is known to have is delivered, or the store says that it has
+    /// none; then forgets what a gate has held, and returns the last number delivered.
+    pub(super) async fn catch_up(self, name: RoomName, head: u64, gate: (Key, u64)) -> Option<u64> {
+        self.notice(&name, head);
+        let waits = self.with(|state| {
+            let channel = state.channels.get_mut(&name)?;
+            let order = channel.order.as_ref()?;
+            order.lacks(head).then(|| {
+                let (keep, promised) = promise();
+                channel.behind.push((head, keep));
+                promised
+            })
+        });
+        if let Some(waits) = waits {
+            waits.await;
+        }
+        self.with(|state| {
+            state.rooms.clear_gate(gate.0, gate.1);
+            let channel = state.channels.get(&name)?;
+            channel.order.as_ref()?.delivered()
+        })
+    }
+
+    /// After a change of a room's order: sets its deadline, repairs what is due, and tells who waited.
     pub(super) fn settle(&self, name: &RoomName) {
         let now = self.env().now();
+        let mut caught_up = Vec::new();
         let repair = self.with(|state| {
             let channel = state.channels.get_mut(name)?;
             let order = channel.order.as_mut()?;
+            let behind = channel.behind.extract_if(.., |(seq, _)| !order.lacks(*seq));
+            caught_up.extend(behind);
             let after = order.poll_repair(now);
             let counts = order.take_counts();
             let next = order.next_timeout();
@@ -377,6 +406,7 @@ impl Hub {
             metrics.order_held.increment(counts.held);
             metrics.order_repaired.increment(counts.repaired);
             metrics.order_gaps.increment(counts.gaps);
+            metrics.order_bogus.increment(counts.bogus);
             metrics.order_duplicates.increment(counts.duplicates);
             Some(Repair {
                 name: name.clone(),
@@ -384,6 +414,7 @@ impl Hub {
                 after: after?,
             })
         });
+        drop(caught_up);
         if let Some(repair) = repair {
             self.spawn(self.clone().repair(repair).boxed_local());
         }

@@ -35,6 +35,8 @@ pub(super) struct RoomOrder<T> {
     /// When to ask next.
     ask_at: Option<Instant>,
     is_asking: bool,
+    /// More was held or became known since the store was asked: its answer may be older than that.
+    is_stale: bool,
     counts: Counts,
 }
 
@@ -54,6 +56,8 @@ pub(super) struct Counts {
     pub(super) repaired: u64,
     pub(super) gaps: u64,
     pub(super) duplicates: u64,
+    /// Broadcasts and notices of numbers that the store does not have.
+    pub(super) bogus: u64,
 }
 
 impl<T> RoomOrder<T> {
@@ -68,6 +72,7 @@ impl<T> RoomOrder<T> {
             asked_since: None,
             ask_at: None,
             is_asking: false,
+            is_stale: false,
             counts: Counts::default(),
         }
     }
@@ -80,6 +85,12 @@ impl<T> RoomOrder<T> {
     /// The last number delivered.
     pub(super) fn delivered(&self) -> Option<u64> {
         self.delivered
+    }
+
+    /// Whether something up to this number is known to be missing.
+    pub(super) fn lacks(&self, seq: u64) -> bool {
+        let is_behind = self.delivered.is_some_and(|delivered| delivered < seq);
+        is_behind && self.head >= seq
     }
 
     /// Takes what was counted since the last call.
@@ -125,6 +136,7 @@ impl<T> RoomOrder<T> {
             return ready;
         }
         self.counts.held += 1;
+        self.is_stale = true;
         self.held.insert(seq, item);
         if self.held.len() > HELD_MAX {
             // The greatest goes: it will be read again last.
@@ -140,11 +152,8 @@ impl<T> RoomOrder<T> {
         if planted::has(Defect::MissedRepair) {
             return;
         }
+        self.is_stale |= head > self.head;
         self.head = self.head.max(head);
-        if !self.is_opening() && self.delivered.is_none() {
-            // Nobody here has been promised anything before the first broadcast.
-            self.delivered = Some(head);
-        }
         let behind = self.delivered.is_some_and(|delivered| delivered < head);
         if behind && !self.held.contains_key(&head) {
             // A lost broadcast: waiting will not bring it.
@@ -182,6 +191,7 @@ impl<T> RoomOrder<T> {
             return None;
         }
         self.is_asking = true;
+        self.is_stale = false;
         self.ask_at = None;
         self.asked_since.get_or_insert(now);
         self.delivered
@@ -192,6 +202,9 @@ impl<T> RoomOrder<T> {
     pub(super) fn repaired(&mut self, now: Instant, items: Option<Vec<(u64, T)>>) -> Vec<T> {
         self.is_asking = false;
         let mut ready = Vec::new();
+        if !self.is_stale && items.as_ref().is_some_and(Vec::is_empty) {
+            self.nothing_follows();
+        }
         for (seq, item) in items.into_iter().flatten() {
             let next = self.delivered.map_or(seq, |delivered| delivered + 1);
             if seq == next {
@@ -215,6 +228,16 @@ impl<T> RoomOrder<T> {
         }
         self.look_for_gap(now);
         ready
+    }
+
+    /// The store has nothing after what is delivered. What is known of so far was never stored, since
+    /// whatever is published is in the store before that: nobody may receive it.
+    fn nothing_follows(&mut self) {
+        let delivered = self.delivered.unwrap_or(0);
+        let told = u64::from(self.head > delivered && !self.held.contains_key(&self.head));
+        self.counts.bogus += self.held.len() as u64 + told;
+        self.held.clear();
+        self.head = delivered;
     }
 
     /// What is held and follows without a gap.
@@ -409,6 +432,27 @@ mod tests {
         assert_eq!(order.handle_timeout(now + SILENCE), [7, 8]);
         assert!(order.open(now + SILENCE, Some(20)).is_empty(), "too late");
         assert_eq!(order.receive(now + SILENCE, 9, 9), [9]);
+    }
+
+    #[test]
+    fn a_number_that_the_store_does_not_have_is_forgotten() {
+        let now = Instant::now();
+        let mut order = room(now, 3);
+        order.notice(now, 1 << 60);
+        assert_eq!(order.poll_repair(now), Some(3));
+        assert!(order.repaired(now, Some(Vec::new())).is_empty());
+        assert_eq!(order.next_timeout(), None, "nothing is missing");
+        assert_eq!(order.receive(now, 4, 4), [4]);
+        assert!(order.receive(now, 1 << 60, 5).is_empty());
+        assert_eq!(order.poll_repair(at(now, 50)), Some(4));
+        // What came after the question may be stored.
+        assert!(order.receive(now, 6, 6).is_empty());
+        assert!(order.repaired(at(now, 50), Some(Vec::new())).is_empty());
+        assert_eq!(order.receive(now, 5, 5), [5, 6]);
+        assert_eq!(order.poll_repair(at(now, 300)), Some(6));
+        assert!(order.repaired(at(now, 300), Some(Vec::new())).is_empty());
+        assert_eq!(order.receive(now, 7, 7), [7]);
+        assert_eq!(order.take_counts().bogus, 2);
     }
 
     proptest! {

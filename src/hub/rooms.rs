@@ -227,6 +227,14 @@ impl Rooms {
         gate.map_or_else(Vec::new, |gate| gate.held)
     }
 
+    /// Forgets what a gate has held back.
+    pub(super) fn clear_gate(&mut self, key: Key, number: u64) {
+        if let Some(gate) = self.gates.get_mut(&(key, number)) {
+            gate.held.clear();
+            gate.bytes = 0;
+        }
+    }
+
     /// Whether anything is held back for anybody.
     pub(super) fn has_gates(&self) -> bool {
         !self.gates.is_empty()

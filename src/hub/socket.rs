@@ -62,10 +62,22 @@ pub struct Joined {
 #[must_use = "live messages wait until this is finished"]
 pub struct Replay {
     socket: Socket,
+    room: Text,
     gate: u64,
 }
 
 impl Replay {
+    /// The room is known to have a number that this shard has not delivered yet: waits until it has,
+    /// or the store says that there is none, or has been silent for 5 s. What was held back until then
+    /// is forgotten: it is up to the number returned, the newest delivered. `None`: it cannot be known.
+    #[must_use = "the join is complete when this resolves"]
+    pub fn catch_up(&self, head: u64) -> LocalBoxFuture<'static, Option<u64>> {
+        let (socket, hub) = (&self.socket, self.socket.hub().clone());
+        let name = (socket.namespace().clone(), self.room.clone());
+        hub.catch_up(name, head, (socket.key(), self.gate))
+            .boxed_local()
+    }
+
     /// Lets go, behind all that was emitted to the socket before.
     pub fn finish(self) {
         drop(self);
@@ -191,6 +203,7 @@ impl Socket {
         let gate = self.hub().shut_gate(self, &room);
         let replay = Replay {
             socket: self.clone(),
+            room: room.clone(),
             gate,
         };
         let joined = self.hub().join(self, &room);
