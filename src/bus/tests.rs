@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::directory::Directory;
 use super::mesh::{Mesh, seats_with_slots};
 use super::redis::testing::Broker;
-use super::redis::{self, Fleet, Login, Redis};
+use super::redis::{self, Fleet, Redis, Target};
 use crate::engine::Key;
 use crate::env::Env;
 use crate::hub::testing::{Shard, TestStore};
@@ -72,7 +72,7 @@ pub(super) fn fleet(shards: u8, is_one_process: bool) -> World {
             shard: if is_one_process { number } else { 0 },
             tag: 0,
             namespaces: vec!["/".into()],
-            login: Login::default(),
+            target: Target::parse("redis://h").unwrap(),
         });
         node.attach_to(&world.shards[index].hub);
         world.broker.get_mut().connect(index, &node);

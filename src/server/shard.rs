@@ -99,8 +99,8 @@ pub(super) async fn serve(parts: Parts) {
     );
     hub.set_app(chat.clone());
     glommio::spawn_local(mesh.clone().run(hub.clone())).detach();
-    if let (Some(redis), Some(target)) = (&redis, &parts.all.config.redis) {
-        glommio::spawn_local(redis.clone().run(target.clone())).detach();
+    if let Some(redis) = &redis {
+        glommio::spawn_local(redis.clone().run()).detach();
     }
 
     let routes = Rc::new(Routes {
@@ -160,7 +160,7 @@ fn redis(all: &Shared, shard: u8, env: &Rc<Env>, mesh: &Rc<Mesh>) -> Option<Rc<R
         shard,
         tag: all.host,
         namespaces: vec![Text::from_static(chat::NAMESPACE)],
-        login: target.login.clone(),
+        target: target.clone(),
     }))
 }
 

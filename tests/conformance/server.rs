@@ -150,8 +150,8 @@ async fn serve(parts: Parts, seat: Seat) {
         Some(redis) => redis.attach_to(&hub),
         None => hub.set_bus(mesh.clone()),
     }
-    if let (Some(redis), Some(target)) = (&redis, &settings.redis) {
-        glommio::spawn_local(redis.clone().run(target.clone())).detach();
+    if let Some(redis) = &redis {
+        glommio::spawn_local(redis.clone().run()).detach();
     }
     glommio::spawn_local(mesh.clone().run(hub.clone())).detach();
 
@@ -193,7 +193,7 @@ fn join_fleet(parts: &Parts, env: &Rc<Env>, mesh: &Rc<Mesh>) -> Option<Rc<Redis>
         shard: parts.shard,
         tag: parts.host,
         namespaces: ["/", "/custom"].map(Text::from_static).to_vec(),
-        login: parts.settings.redis.as_ref()?.login.clone(),
+        target: parts.settings.redis.clone()?,
     }))
 }
 

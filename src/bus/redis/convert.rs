@@ -21,6 +21,8 @@ const ARGS_BYTES_MAX: usize = 16 << 20;
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest time that a request may ask for.
 const ACK_TIMEOUT_MAX: Duration = Duration::from_mins(10);
+/// Rooms that one request may make sockets join or leave.
+const ROOMS_MAX: usize = 1_000;
 
 /// Who we are in the fleet.
 #[derive(Debug, Clone)]
@@ -224,11 +226,11 @@ impl Identity {
             }
             adapter::Ask::AllRooms => (Ask::Rooms(namespace.clone()), Form::Rooms, true),
             adapter::Ask::Join(opts, rooms) => {
-                let what = Ask::Join(self.target(namespace, &opts), self.public(rooms));
+                let what = Ask::Join(self.target(namespace, &opts), self.public(rooms)?);
                 (what, Form::Done, false)
             }
             adapter::Ask::Leave(opts, rooms) => {
-                let what = Ask::Leave(self.target(namespace, &opts), self.public(rooms));
+                let what = Ask::Leave(self.target(namespace, &opts), self.public(rooms)?);
                 (what, Form::Done, false)
             }
             adapter::Ask::Disconnect(opts, close) => {
@@ -306,10 +308,12 @@ impl Identity {
     }
 
     /// Rooms that sockets may be made to join or leave: never what is a socket's own.
-    fn public(&self, rooms: Vec<Text>) -> Vec<Text> {
-        let mut rooms = rooms;
+    fn public(&self, mut rooms: Vec<Text>) -> Result<Vec<Text>, Ignored> {
+        if rooms.len() > ROOMS_MAX {
+            return Err(Ignored::For("too_large"));
+        }
         rooms.retain(|room| matches!(self.key(room), RoomKey::Named(_)));
-        rooms
+        Ok(rooms)
     }
 
     /// A response as it travels; `None`: it does not go to a far node, or none is wanted.

@@ -39,7 +39,7 @@ use flume::Sender;
 
 pub use self::fleet::Fleet;
 pub use self::link::{LinkError, Phase};
-pub use self::target::{Login, Target, UrlError};
+pub use self::target::{Target, UrlError};
 
 use self::convert::Identity;
 use self::hosts::Hosts;
@@ -76,8 +76,8 @@ pub struct Parts {
     pub tag: u16,
     /// The namespaces that are shared with the fleet. Broadcasts of others stay on this host.
     pub namespaces: Vec<Text>,
-    /// Who we are to Redis.
-    pub login: Login,
+    /// Where Redis is.
+    pub target: Target,
 }
 
 /// One shard's node; give it to [`Hub::set_bus`].
@@ -85,6 +85,7 @@ pub struct Redis {
     identity: Identity,
     shard: u8,
     namespaces: Vec<(Text, Channels)>,
+    target: Target,
     env: Rc<Env>,
     mesh: Rc<Mesh>,
     fleet: Arc<Fleet>,
@@ -114,6 +115,8 @@ struct State {
     waker: Option<Waker>,
     /// Counts the ends of connections: the task sees by it that its stream is of no use any more.
     epoch: u64,
+    /// The reason that the log has for the link being down.
+    told: Option<Box<str>>,
     is_over: bool,
 }
 
@@ -131,7 +134,7 @@ impl Redis {
         let namespaces: Vec<_> = namespaces
             .map(|name| (name.clone(), Channels::of(&name)))
             .collect();
-        let mut link = Link::new(parts.login, now);
+        let mut link = Link::new(parts.target.login.clone(), now);
         for (_, channels) in &namespaces {
             let own = channels.response_to(&identity.uid);
             let all = [&*channels.broadcast, &channels.request, &channels.response];
@@ -141,15 +144,18 @@ impl Redis {
         }
         link.subscribe(now, HEADS);
         link.subscribe(now, HOSTS);
+        let metrics = Metrics::new(usize::from(parts.shard));
+        metrics.bus_up.set(0.0);
         Rc::new(Self {
             identity,
             shard: parts.shard,
             namespaces,
+            target: parts.target,
             env: parts.env,
             mesh: parts.mesh,
             fleet: parts.fleet,
             hub: OnceCell::new(),
-            metrics: Metrics::new(usize::from(parts.shard)),
+            metrics,
             broadcasts: Cell::new(0),
             state: RefCell::new(State {
                 link,
@@ -165,6 +171,7 @@ impl Redis {
                 events: Vec::new(),
                 waker: None,
                 epoch: 0,
+                told: None,
                 is_over: false,
             }),
         })

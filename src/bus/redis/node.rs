@@ -69,21 +69,25 @@ impl Redis {
     /// The connection is of no use any more, or could not be made.
     pub fn lost(&self, reason: &str) {
         let now = self.env.now();
-        let (was_up, parcels, waker) = self.with(|state| {
+        let (was_up, is_news, parcels, waker) = self.with(|state| {
             let was_up = state.link.phase() == Phase::Up;
+            let is_news = state.told.as_deref() != Some(reason) && !state.is_over;
+            state.told = Some(reason.into());
             state.epoch += 1;
             // Whoever waits goes on: what is missed is repaired when the link is back.
             state.waiters.clear();
             state.counts.clear();
-            (was_up, state.link.lost(), state.waker.take())
+            let parcels = state.link.lost();
+            (was_up, is_news, parcels, state.waker.take())
         });
-        self.fleet.set_down(self.shard, reason);
+        let place = &self.target;
+        let shown = format!("Redis at {place}: {reason}");
+        self.fleet.set_down(self.shard, &shown);
+        if is_news {
+            let words = "no link to Redis: the rooms of this host go on without it";
+            tracing::warn!(shard = self.shard, %place, reason, "{words}");
+        }
         if was_up {
-            tracing::warn!(
-                shard = self.shard,
-                reason,
-                "the link to Redis is down: the rooms of this host go on without it"
-            );
             self.metrics.bus_up.set(0.0);
             // What siblings published before they knew.
             self.compare_soon(now);
@@ -150,9 +154,10 @@ impl Redis {
     }
 
     fn is_up(&self, now: Instant) {
-        tracing::info!(shard = self.shard, "the link to Redis is up");
+        tracing::info!(shard = self.shard, place = %self.target, "the link to Redis is up");
         self.metrics.bus_up.set(1.0);
         self.with(|state| {
+            state.told = None;
             state.backoff.succeeded();
             state.hosts.hear_again(now);
         });

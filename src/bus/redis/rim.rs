@@ -118,10 +118,10 @@ fn system_roots() -> PathBuf {
 impl Redis {
     /// Keeps the link up until the process ends. Spawn it once for each shard, after
     /// [`Redis::attach_to`].
-    pub async fn run(self: Rc<Self>, target: Target) {
+    pub async fn run(self: Rc<Self>) {
         let mut nth = 0;
         while !self.state.borrow().is_over {
-            let opened = within(CONNECT_WITHIN, Stream::open(&target, nth)).await;
+            let opened = within(CONNECT_WITHIN, Stream::open(&self.target, nth)).await;
             match opened.unwrap_or(Err(OpenError::Late)) {
                 Ok(stream) => self.drive(stream).await,
                 Err(error) => self.lost(&error.to_string()),

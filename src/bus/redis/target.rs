@@ -18,13 +18,13 @@ pub struct UrlError(Box<str>);
 
 /// Who we are.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Login {
+pub(super) struct Login {
     /// The user; Redis's own `default` if there is only a password.
-    pub user: Option<String>,
+    pub(super) user: Option<String>,
     /// The password; `None`: Redis asks for none.
-    pub password: Option<String>,
+    pub(super) password: Option<String>,
     /// The database. Channels are the same in all of them.
-    pub database: u32,
+    pub(super) database: u32,
 }
 
 impl fmt::Debug for Login {
@@ -71,8 +71,7 @@ impl Secrecy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub(super) place: Place,
-    /// Who we are to it.
-    pub login: Login,
+    pub(super) login: Login,
 }
 
 impl fmt::Display for Target {
