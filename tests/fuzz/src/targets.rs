@@ -1,0 +1,311 @@
+//! What is fed with bytes of strangers, and what must hold for any bytes: nothing panics, any split of them
+//! gives the same result, what was decoded is decoded from its encoding again, and memory stays within four
+//! times the input.
+
+use std::cell::LazyCell;
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use project_yum::auth::jwks;
+use project_yum::auth::{AuthOptions, Keys, Verifier, bearer};
+use project_yum::config::{Config, Inputs};
+use project_yum::wire::adapter;
+use project_yum::wire::http::{Body, BodyDecoder, Framing, HeadReader, HttpError};
+use project_yum::wire::resp::Replies;
+use project_yum::wire::socket_io::{Decoder, encode};
+use project_yum::wire::{Content, Text, engine_io};
+
+use super::memory::peak;
+
+/// What any decoder may take beside four times its input: tables and first capacities.
+const MEMORY_BASE: usize = 4_096;
+/// Bytes of one body, message or reply.
+const BYTES_MAX: usize = 1_000_000;
+
+/// A target: its name, and what it does with an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const ALL: &[Target] = &[
+    ("http_head", http_head),
+    ("chunked_body", chunked_body),
+    ("engine_io", engine_io),
+    ("socket_io", socket_io),
+    ("resp", resp),
+    ("adapter", adapter),
+    ("jwt", jwt),
+    ("configuration", configuration),
+];
+
+/// Does it, and sees how much memory it takes.
+fn bounded<R>(input: usize, what: impl FnOnce() -> R) -> R {
+    let (result, bytes) = peak(what);
+    let allowed = 4 * input + MEMORY_BASE;
+    assert!(bytes <= allowed, "{bytes} bytes for an input of {input}");
+    result
+}
+
+/// The pieces of an input: all at once, by one, by seven, or in two parts.
+fn splits(data: &[u8]) -> [Vec<&[u8]>; 4] {
+    let middle = data.iter().map(|byte| usize::from(*byte)).sum::<usize>() % (data.len() + 1);
+    [
+        vec![data],
+        data.chunks(1).collect(),
+        data.chunks(7).collect(),
+        vec![&data[..middle], &data[middle..]],
+    ]
+}
+
+/// Asserts that all splits give the same.
+fn same<R: PartialEq + std::fmt::Debug>(data: &[u8], feed: impl Fn(&[&[u8]]) -> R) -> R {
+    let [whole, rest @ ..] = splits(data);
+    let whole = feed(&whole);
+    for pieces in rest {
+        assert_eq!(feed(&pieces), whole, "by {}", pieces[0].len());
+    }
+    whole
+}
+
+/// A request as [`requests`] finds it: its head, its body, and how it ended.
+type Request = (Vec<u8>, Vec<u8>, bool);
+
+/// The requests of a connection, and how reading them ended.
+#[must_use]
+pub fn requests(pieces: &[&[u8]]) -> (Vec<Request>, Option<HttpError>) {
+    let mut reader = Reader::default();
+    for piece in pieces {
+        reader.buffer.extend_from_slice(piece);
+        if let Err(error) = reader.read() {
+            return (reader.requests, Some(error));
+        }
+    }
+    (reader.requests, None)
+}
+
+#[derive(Default)]
+struct Reader {
+    buffer: BytesMut,
+    head: HeadReader,
+    body: Option<(BodyDecoder, Vec<u8>)>,
+    requests: Vec<Request>,
+}
+
+impl Reader {
+    fn read(&mut self) -> Result<(), HttpError> {
+        loop {
+            if let Some((decoder, body)) = &mut self.body {
+                let request = self.requests.last_mut().expect("its head came");
+                if decoder.decode(&mut self.buffer, body)? == Body::Partial {
+                    return Ok(());
+                }
+                request.1 = std::mem::take(body);
+                request.2 = true;
+                self.body = None;
+            }
+            let Some(head) = self.head.read(&mut self.buffer)? else {
+                return Ok(());
+            };
+            for (name, value) in head.query().pairs() {
+                assert!(name.len() + value.len() <= 3 * head.as_bytes().len());
+            }
+            let line = format!("{:?} {}", head.method(), head.path());
+            let mut told = line.into_bytes();
+            for field in head.fields() {
+                told.extend_from_slice(field.name.as_bytes());
+                told.extend_from_slice(field.value);
+            }
+            self.requests.push((told, Vec::new(), false));
+            self.body = Some((BodyDecoder::new(head.framing(), BYTES_MAX)?, Vec::new()));
+        }
+    }
+}
+
+/// Requests, one behind the other.
+pub fn http_head(data: &[u8]) {
+    let _ = same(data, requests);
+    let mut buffer = BytesMut::from(data);
+    let mut reader = HeadReader::default();
+    let _ = bounded(data.len(), || reader.read(&mut buffer));
+}
+
+/// A chunked body and what follows it.
+pub fn chunked_body(data: &[u8]) {
+    let feed = |pieces: &[&[u8]]| {
+        let mut decoder = BodyDecoder::new(Framing::Chunked, BYTES_MAX)?;
+        let (mut buffer, mut body, mut end) = (BytesMut::new(), Vec::new(), Body::Partial);
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            if end == Body::Partial {
+                end = decoder.decode(&mut buffer, &mut body)?;
+            }
+        }
+        // What is not decoded yet depends on nothing but the bytes.
+        Ok::<_, HttpError>((end, body, buffer))
+    };
+    let _ = same(data, feed);
+    let whole = [data];
+    let _ = bounded(data.len(), || feed(&whole));
+}
+
+/// A long-polling payload.
+pub fn engine_io(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let body = Text::from(text);
+    bounded(data.len(), || {
+        for packet in engine_io::decode_payload(&body) {
+            match packet {
+                Ok(engine_io::Packet::Message(Content::Text(text))) => {
+                    let encoded = engine_io::Encoded::text('4', &text);
+                    let mut payload = Vec::new();
+                    encoded.append_to_payload(&mut payload);
+                    assert_eq!(&payload[1..], text.as_bytes());
+                }
+                Ok(engine_io::Packet::Message(Content::Binary(bytes))) => {
+                    assert!(bytes.len() <= data.len());
+                }
+                _ => {}
+            }
+        }
+    });
+}
+
+/// Messages of a connection, each behind a byte 0xff: text, or else an attachment.
+pub fn socket_io(data: &[u8]) {
+    let mut decoder = Decoder::new(10, BYTES_MAX);
+    for message in data.split(|byte| *byte == 0xff) {
+        let content = match std::str::from_utf8(message) {
+            Ok(text) if !decoder.is_gathering() => Content::Text(text.into()),
+            _ => Content::Binary(Bytes::copy_from_slice(message)),
+        };
+        let received = bounded(data.len(), || decoder.receive(content));
+        let packet = match received {
+            Ok(None) => continue,
+            Ok(Some(packet)) => packet,
+            Err(_) => return,
+        };
+        let mut reader = Decoder::new(10, 2 * BYTES_MAX);
+        let mut last = None;
+        for part in encode(&packet) {
+            let content = part.frame();
+            let (head, is_text) = (frame_head(content), content[0] == 0x81);
+            let content = content.slice(head + usize::from(is_text)..);
+            let content = if is_text {
+                Content::Text(Text::from_utf8(content).expect("a text frame is text"))
+            } else {
+                Content::Binary(content)
+            };
+            last = reader.receive(content).expect("our own packet is read");
+        }
+        assert_eq!(last, Some(packet));
+    }
+}
+
+fn frame_head(frame: &[u8]) -> usize {
+    match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    }
+}
+
+/// A stream of replies of Redis.
+pub fn resp(data: &[u8]) {
+    let feed = |pieces: &[&[u8]]| {
+        let mut replies = Replies::new(BYTES_MAX);
+        let mut found = Vec::new();
+        for piece in pieces {
+            replies.push(piece);
+            loop {
+                match replies.next_reply() {
+                    Ok(Some(reply)) => found.push(reply),
+                    Ok(None) => break,
+                    Err(error) => return (found, Some(error)),
+                }
+            }
+        }
+        (found, None)
+    };
+    let (found, _) = same(data, feed);
+    for reply in found {
+        let _ = redis::parse_redis_value(&reply);
+    }
+    let mut replies = Replies::new(BYTES_MAX);
+    bounded(data.len(), || {
+        replies.push(data);
+        while let Ok(Some(reply)) = replies.next_reply() {
+            drop(reply);
+        }
+    });
+}
+
+/// A message of the Redis adapter, as any of its channels might bring it.
+pub fn adapter(data: &[u8]) {
+    let message = Bytes::copy_from_slice(data);
+    let bytes_max = 4 * data.len();
+    let _ = adapter::sender(&message);
+    if let Ok(broadcast) = bounded(data.len(), || {
+        adapter::decode_broadcast(&message, bytes_max)
+    }) {
+        let again = Bytes::from(adapter::encode_broadcast(&broadcast));
+        let decoded = adapter::decode_broadcast(&again, BYTES_MAX);
+        assert_eq!(decoded.as_ref(), Ok(&broadcast));
+    }
+    let _ = bounded(data.len(), || adapter::decode_request(&message, bytes_max));
+    let _ = bounded(data.len(), || adapter::decode_response(&message, bytes_max));
+    if let Ok(heads) = bounded(data.len(), || adapter::decode_heads(&message)) {
+        let again = Bytes::from(adapter::encode_heads(&heads));
+        assert_eq!(adapter::decode_heads(&again), Ok(heads));
+    }
+    if let Ok(notice) = adapter::decode_host_notice(&message) {
+        let again = Bytes::from(adapter::encode_host_notice(&notice));
+        assert_eq!(adapter::decode_host_notice(&again), Ok(notice));
+    }
+}
+
+thread_local! {
+    static VERIFIER: LazyCell<Verifier> = LazyCell::new(|| {
+        let secret = b"a secret for the fuzzer, long enough".as_slice();
+        Verifier::new(&AuthOptions {
+            keys: Keys::secrets(vec![secret.into()]),
+            issuer: None,
+            audience: None,
+            leeway_seconds: 5,
+        })
+    });
+}
+
+/// A token, an Authorization field and a file of public keys. No input is signed, so none is valid.
+pub fn jwt(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let token = bearer(text).unwrap_or(text);
+    let verified = VERIFIER.with(|verifier| verifier.verify(token, 1_767_225_600_000));
+    assert!(verified.is_err(), "a token that nobody signed");
+    let _ = jwks::parse(text);
+}
+
+/// A file of settings and a `.env`, split at the first byte 0xff.
+pub fn configuration(data: &[u8]) {
+    let (file, dotenv) = match data.iter().position(|byte| *byte == 0xff) {
+        Some(at) => (&data[..at], &data[at + 1..]),
+        None => (data, &[][..]),
+    };
+    let (Ok(file), Ok(dotenv)) = (std::str::from_utf8(file), std::str::from_utf8(dotenv)) else {
+        return;
+    };
+    let nothing = BTreeMap::new();
+    let read = |_: &std::path::Path| Err("there are no files".to_owned());
+    let loaded = Config::load(&Inputs {
+        flags: &nothing,
+        env: &nothing,
+        dotenv: Some(dotenv),
+        file: Some(file),
+        read: &read,
+    });
+    if let Err(problems) = loaded {
+        assert!(!problems.0.is_empty(), "refused without a reason");
+    }
+}
