@@ -10,6 +10,7 @@ pub mod env;
 pub mod limit;
 pub mod metrics;
 pub mod planted;
+pub mod sorted;
 pub mod wire;
 
 pub mod engine;

@@ -11,6 +11,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("limit", 0),
     ("metrics", 0),
     ("planted", 0),
+    ("sorted", 0),
     ("wire", 0),
     ("engine", 1),
     ("hub", 2),
@@ -57,6 +58,7 @@ const PURE: &[&str] = &[
     "limit.rs",
     "load/frames.rs",
     "load/ledger.rs",
+    "sorted.rs",
     "wire/",
 ];
 

@@ -1,18 +1,18 @@
 //! What the chat keeps with a socket: whose it is, until when, and which rooms it is in.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::auth::User;
 use crate::bus::usage::Usage;
+use crate::sorted::SortedMap;
 
 /// A connected socket's user and rooms.
 pub(super) struct Member {
     user: RefCell<Rc<User>>,
     expires_wall_ms: Cell<u64>,
-    rooms: RefCell<BTreeMap<Box<str>, Coverage>>,
+    rooms: RefCell<SortedMap<Box<str>, Coverage>>,
     /// What the user has used up; there from the CONNECT's answer to the disconnect.
     usage: RefCell<Option<Arc<Usage>>>,
 }

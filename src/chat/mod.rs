@@ -248,7 +248,8 @@ pub fn bug(env: &Env, what: &'static str) -> Failure {
 
 /// The token of the request that opened the connection, for clients that cannot send it later.
 fn handshake_token(socket: &Socket) -> Option<Box<str>> {
-    let fields = &socket.handshake().headers;
+    let handshake = socket.handshake();
+    let fields = &handshake.headers;
     let mut values = fields
         .iter()
         .filter(|(name, _)| &**name == "authorization")
@@ -303,6 +304,11 @@ impl App for Chat {
             }
         };
         Box::pin(ready(outcome))
+    }
+
+    /// The token and the address are all that is wanted of it.
+    fn keeps_handshake(&self) -> bool {
+        false
     }
 
     fn on_connected(&self, socket: &Socket) {

@@ -93,6 +93,18 @@ pub struct Handshake {
     pub issued_wall_ms: u64,
 }
 
+impl Handshake {
+    /// The same without field lines and query.
+    #[must_use]
+    pub fn without_request(&self) -> Self {
+        Self {
+            headers: Vec::new(),
+            query: Box::default(),
+            ..*self
+        }
+    }
+}
+
 /// What sits on top of the sessions: the Socket.IO hub, or an echo. Every method may call back into
 /// the [`Engine`], for the same session too.
 pub trait Handler {

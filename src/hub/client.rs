@@ -4,10 +4,11 @@
 //! them: a DISCONNECT of a namespace that has parked events, and the CONNECT after it. A machine that
 //! is full asks its transport to read no more. Nothing here waits, sends, or knows an application.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::planted::{self, Defect};
+use crate::sorted::SortedMap;
 use crate::wire::socket_io::{ATTACHMENTS_MAX, Args, Decoder, Kind, Packet, PacketError};
 use crate::wire::{Content, Text};
 
@@ -24,7 +25,7 @@ const PACKET_OVERHEAD: usize = 64;
 #[derive(Debug)]
 pub(super) struct Client {
     decoder: Decoder,
-    seats: BTreeMap<Text, Seat>,
+    seats: SortedMap<Text, Seat>,
     parked: VecDeque<Parked>,
     parked_bytes: usize,
     parked_bytes_max: usize,
@@ -103,7 +104,7 @@ impl Client {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
             decoder: Decoder::new(ATTACHMENTS_MAX, bytes_max),
-            seats: BTreeMap::new(),
+            seats: SortedMap::default(),
             parked: VecDeque::new(),
             parked_bytes: 0,
             parked_bytes_max: bytes_max,

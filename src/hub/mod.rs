@@ -115,6 +115,13 @@ pub trait App {
         Box::pin(async { Ok(()) })
     }
 
+    /// Whether [`Socket::handshake`] is to show the request's field lines and query for as long as the
+    /// connection lives. If not, they are given up once the client is let in: a browser sends a
+    /// kilobyte of them.
+    fn keeps_handshake(&self) -> bool {
+        true
+    }
+
     /// The CONNECT answer is queued: what is emitted here is the very next packet.
     fn on_connected(&self, socket: &Socket) {
         let _ = socket;
@@ -254,7 +261,8 @@ struct Inner {
 /// All that a hub knows. It is borrowed within [`Hub::with`] only.
 #[derive(Default)]
 struct State {
-    sessions: BTreeMap<Key, Session>,
+    /// Boxed: a tree has places for twice what it holds, and a session is big.
+    sessions: BTreeMap<Key, Box<Session>>,
     rooms: Rooms,
     channels: BTreeMap<RoomName, Channel>,
     generation: u64,
@@ -425,6 +433,7 @@ impl Hub {
 
     /// Does what is due. Call it at each tick.
     pub fn tick(&self, now: Instant) {
+        self.with(|state| state.presence.forget_old(now));
         while let Some(due) = self.with(|state| state.timers.pop(now)) {
             match due {
                 Due::Connect(key) => self.session_due(key, CloseReason::ForcedServerClose),

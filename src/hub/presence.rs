@@ -6,6 +6,7 @@
 //! is bounded in number and age.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::wire::Text;
@@ -15,60 +16,84 @@ const ENTRIES_MAX: usize = 10_000;
 /// How long one is remembered.
 const AGE_MAX: Duration = Duration::from_secs(10);
 
+/// A namespace, a room in it, and a user.
 type Name = (Text, Text, Text);
 
 /// The newest version seen of each user in each room.
 #[derive(Debug, Default)]
 pub(super) struct Newest {
-    news: BTreeMap<Name, News>,
+    news: BTreeMap<Rc<str>, News>,
     /// In the order in which they were seen.
-    seen: VecDeque<(Instant, Name, u64)>,
+    seen: VecDeque<(Instant, Rc<str>, u64)>,
 }
 
 #[derive(Debug)]
 struct News {
     version: u64,
     /// The event that the room's members were told last; `None` if others are in it now.
-    told: Option<Text>,
+    told: Option<Box<str>>,
 }
 
 impl Newest {
     /// Whether news about a user is to be told: it is newer than all that was seen, and says
     /// something else. It is remembered then.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "its caller makes the name for this and has no other use for it"
+    )]
     pub(super) fn accept(&mut self, now: Instant, name: Name, version: u64, event: &Text) -> bool {
         self.forget_old(now);
-        let known = self.news.get(&name);
-        if known.is_some_and(|news| news.version >= version) {
-            return false;
+        let name = joined(&name);
+        if let Some(news) = self.news.get_mut(&*name) {
+            if news.version >= version {
+                return false;
+            }
+            let is_told = news.told.as_deref() == Some(event);
+            news.version = version;
+            if !is_told {
+                news.told = Some(Box::from(&**event));
+            }
+            self.seen.push_back((now, name, version));
+            return !is_told;
         }
-        let is_told = known.is_some_and(|news| news.told.as_ref() == Some(event));
-        let told = Some(event.clone());
-        self.news.insert(name.clone(), News { version, told });
+        let told = Some(Box::from(&**event));
+        self.news.insert(Rc::clone(&name), News { version, told });
         self.seen.push_back((now, name, version));
-        !is_told
+        true
     }
 
     /// The room gets its first member here. Whoever comes has been told nothing, also of what was
     /// published after the last one had gone: such as the `userLeft` of the last one.
     pub(super) fn begun(&mut self, namespace: &Text, room: &Text) {
-        let first = (namespace.clone(), room.clone(), Text::default());
-        let of_room = self.news.range_mut(first..);
-        let of_room = of_room.take_while(|((n, r, _), _)| n == namespace && r == room);
+        let first = joined(&(namespace.clone(), room.clone(), Text::default()));
+        let of_room = self.news.range_mut(Rc::clone(&first)..);
+        let of_room = of_room.take_while(|(name, _)| name.starts_with(&*first));
         of_room.for_each(|(_, news)| news.told = None);
     }
 
-    fn forget_old(&mut self, now: Instant) {
+    /// Forgets what is too old. Called at each tick, too: a storm of joins is not remembered for ever.
+    pub(super) fn forget_old(&mut self, now: Instant) {
         while let Some((at, ..)) = self.seen.front() {
             if self.seen.len() < ENTRIES_MAX && now.saturating_duration_since(*at) < AGE_MAX {
                 break;
             }
             let (_, name, version) = self.seen.pop_front().expect("there is a front");
-            let known = self.news.get(&name);
+            let known = self.news.get(&*name);
             if known.is_some_and(|news| news.version == version) {
-                self.news.remove(&name);
+                self.news.remove(&*name);
             }
         }
+        if self.seen.is_empty() {
+            self.seen = VecDeque::new();
+        }
     }
+}
+
+/// The three names as one text that costs no more than its bytes. Each but the last is led by its length,
+/// so that no two names are the same text, and those of one room stand together.
+fn joined((namespace, room, user): &Name) -> Rc<str> {
+    let (n, r) = (namespace.len(), room.len());
+    format!("{n}:{namespace}{r}:{room}{user}").into()
 }
 
 #[cfg(test)]

@@ -264,7 +264,7 @@ impl Hub {
         let describe = |socket: &Socket| RemoteSocket {
             id: socket.id(),
             rooms: socket.rooms(),
-            handshake: handshake::to_json(socket.handshake()),
+            handshake: handshake::to_json(&socket.handshake()),
         };
         self.select(target).iter().map(describe).collect()
     }

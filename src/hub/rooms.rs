@@ -5,11 +5,13 @@
 //! at most, so within a namespace its key names the socket: a member costs its key in an ordered set,
 //! and a fan-out goes in the order of the keys. Nothing here waits, sends, or knows what a room is for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::SocketId;
 use super::broadcast::{RoomKey, Target};
 use crate::engine::Key;
+use crate::sorted::SortedSet;
 use crate::wire::Text;
 use crate::wire::engine_io::Encoded;
 
@@ -27,7 +29,7 @@ pub(super) struct Rooms {
 
 #[derive(Debug, Default)]
 struct Namespace {
-    rooms: BTreeMap<Text, BTreeSet<Key>>,
+    rooms: BTreeMap<Rc<str>, SortedSet<Key>>,
     seats: BTreeMap<Key, Seat>,
     keys: BTreeMap<SocketId, Key>,
     /// The next acknowledgement id.
@@ -37,7 +39,8 @@ struct Namespace {
 #[derive(Debug)]
 struct Seat {
     id: SocketId,
-    rooms: BTreeSet<Text>,
+    /// Their names, shared with the namespace's table.
+    rooms: SortedSet<Rc<str>>,
 }
 
 /// Holds back what a room sends to one socket.
@@ -83,7 +86,8 @@ impl Rooms {
             return Vec::new();
         };
         let private = entry.keys.keys().map(|id| Text::from(id.as_str()));
-        entry.rooms.keys().cloned().chain(private).collect()
+        let named = entry.rooms.keys().map(|name| Text::from(&**name));
+        named.chain(private).collect()
     }
 
     /// How many rooms have members here.
@@ -95,7 +99,7 @@ impl Rooms {
     pub(super) fn add(&mut self, namespace: &Text, key: Key, id: SocketId) {
         let entry = self.namespaces.entry(namespace.clone()).or_default();
         entry.keys.insert(id, key);
-        let rooms = BTreeSet::new();
+        let rooms = SortedSet::default();
         entry.seats.insert(key, Seat { id, rooms });
     }
 
@@ -110,7 +114,7 @@ impl Rooms {
             return Removed::default();
         };
         entry.keys.remove(&seat.id);
-        let rooms: Vec<Text> = seat.rooms.into_iter().collect();
+        let rooms = seat.names();
         let emptied: Vec<Text> = rooms
             .iter()
             .filter(|room| take_out(&mut entry.rooms, room, key))
@@ -127,11 +131,14 @@ impl Rooms {
     pub(super) fn join(&mut self, namespace: &str, key: Key, room: &Text) -> Option<Entered> {
         let entry = self.namespaces.get_mut(namespace)?;
         let seat = entry.seats.get_mut(&key)?;
-        if !seat.rooms.insert(room.clone()) {
+        if seat.rooms.contains(&**room) {
             let (already, first) = (true, false);
             return Some(Entered { already, first });
         }
-        let members = entry.rooms.entry(room.clone()).or_default();
+        let known = entry.rooms.get_key_value(&**room);
+        let name = known.map_or_else(|| Rc::from(&**room), |(name, _)| Rc::clone(name));
+        seat.rooms.insert(Rc::clone(&name));
+        let members = entry.rooms.entry(name).or_default();
         let first = members.is_empty();
         members.insert(key);
         self.room_count += usize::from(first);
@@ -167,7 +174,7 @@ impl Rooms {
     /// The rooms of a socket.
     pub(super) fn of(&self, namespace: &str, key: Key) -> Vec<Text> {
         let seat = self.seat(namespace, key);
-        seat.map_or_else(Vec::new, |seat| seat.rooms.iter().cloned().collect())
+        seat.map_or_else(Vec::new, Seat::names)
     }
 
     fn seat(&self, namespace: &str, key: Key) -> Option<&Seat> {
@@ -196,7 +203,7 @@ impl Rooms {
         match &*target.rooms {
             [] => keys.extend(entry.seats.keys()),
             [RoomKey::Private(id)] => keys.extend(entry.keys.get(id)),
-            [RoomKey::Named(room)] => keys.extend(entry.rooms.get(room).into_iter().flatten()),
+            [RoomKey::Named(room)] => keys.extend(entry.of(room)),
             rooms => {
                 keys.extend(rooms.iter().flat_map(|room| entry.members(room)));
                 keys.sort_unstable();
@@ -255,11 +262,23 @@ impl Rooms {
     }
 }
 
+impl Seat {
+    /// The names of its rooms.
+    fn names(&self) -> Vec<Text> {
+        self.rooms.iter().map(|name| Text::from(&**name)).collect()
+    }
+}
+
 impl Namespace {
+    /// The members of a room that sockets join.
+    fn of<'a>(&'a self, room: &str) -> impl Iterator<Item = &'a Key> + use<'a> {
+        self.rooms.get(room).into_iter().flat_map(SortedSet::iter)
+    }
+
     fn members(&self, room: &RoomKey) -> Box<dyn Iterator<Item = Key> + '_> {
         match room {
             RoomKey::Private(id) => Box::new(self.keys.get(id).copied().into_iter()),
-            RoomKey::Named(room) => Box::new(self.rooms.get(room).into_iter().flatten().copied()),
+            RoomKey::Named(room) => Box::new(self.of(room).copied()),
         }
     }
 
@@ -268,14 +287,14 @@ impl Namespace {
             RoomKey::Private(id) => self.keys.get(id) == Some(&key),
             RoomKey::Named(room) => self
                 .rooms
-                .get(room)
+                .get(&**room)
                 .is_some_and(|members| members.contains(&key)),
         }
     }
 }
 
 /// Takes a member out of a room; `true`: the room is empty now, and gone.
-fn take_out(rooms: &mut BTreeMap<Text, BTreeSet<Key>>, room: &str, key: Key) -> bool {
+fn take_out(rooms: &mut BTreeMap<Rc<str>, SortedSet<Key>>, room: &str, key: Key) -> bool {
     let Some(members) = rooms.get_mut(room) else {
         return false;
     };

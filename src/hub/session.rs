@@ -1,7 +1,6 @@
 //! One session above its machine ([`client`](super::client)): runs the application's handlers, and
 //! says good-bye in the right order.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::timers::TimerId;
 use super::{Ack, DisconnectReason, Due, Event, Hub, Refusal, Socket, SocketId};
 use crate::engine::{CloseReason, Flow, Handler, Handshake, Key};
 use crate::planted::{self, Defect};
+use crate::sorted::SortedMap;
 use crate::wire::socket_io::{Kind, Packet, encode};
 use crate::wire::{Content, Text};
 
@@ -25,7 +25,7 @@ pub const ATTACHMENTS_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Session {
     client: Client,
     handshake: Rc<Handshake>,
-    pub(super) sockets: BTreeMap<Text, Socket>,
+    pub(super) sockets: SortedMap<Text, Socket>,
     /// Until a namespace is joined.
     connect_timer: Option<TimerId>,
     attachments_timer: Option<TimerId>,
@@ -65,7 +65,7 @@ impl Handler for Hub {
             let session = Session {
                 client: Client::new(max_payload),
                 handshake: Rc::new(handshake),
-                sockets: BTreeMap::new(),
+                sockets: SortedMap::default(),
                 connect_timer: Some(state.timers.set(at, Due::Connect(key))),
                 attachments_timer: None,
                 running: None,
@@ -73,7 +73,7 @@ impl Handler for Hub {
                 closing: None,
                 is_closed: false,
             };
-            state.sessions.insert(key, session);
+            state.sessions.insert(key, Box::new(session));
         });
     }
 
@@ -214,11 +214,16 @@ impl Hub {
             socket.set_phase(Phase::Gone);
             return self.refuse(key, namespace, &refusal);
         }
+        let keeps_handshake = self.app().keeps_handshake();
         self.with(|state| {
             let Some(session) = state.sessions.get_mut(&key) else {
                 return;
             };
             session.client.joined(namespace);
+            if !keeps_handshake {
+                session.handshake = Rc::new(session.handshake.without_request());
+                socket.set_handshake(Rc::clone(&session.handshake));
+            }
             if let Some(timer) = session.connect_timer.take() {
                 state.timers.cancel(timer);
             }

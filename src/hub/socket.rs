@@ -26,7 +26,7 @@ struct Inner {
     key: Key,
     namespace: Text,
     id: SocketId,
-    handshake: Rc<Handshake>,
+    handshake: RefCell<Rc<Handshake>>,
     phase: Cell<Phase>,
     data: RefCell<Option<Rc<dyn Any>>>,
 }
@@ -104,7 +104,7 @@ impl Socket {
                 key,
                 namespace,
                 id,
-                handshake,
+                handshake: RefCell::new(handshake),
                 phase: Cell::new(Phase::Deciding),
                 data: RefCell::new(None),
             }),
@@ -147,10 +147,14 @@ impl Socket {
         self.hub().engine().transport(self.key())
     }
 
-    /// The request that opened the connection.
+    /// The request that opened the connection; see [`App::keeps_handshake`](super::App::keeps_handshake).
     #[must_use]
-    pub fn handshake(&self) -> &Handshake {
-        &self.inner.handshake
+    pub fn handshake(&self) -> Rc<Handshake> {
+        self.inner.handshake.borrow().clone()
+    }
+
+    pub(super) fn set_handshake(&self, handshake: Rc<Handshake>) {
+        *self.inner.handshake.borrow_mut() = handshake;
     }
 
     /// Whether it is connected: from the CONNECT answer to the disconnect.

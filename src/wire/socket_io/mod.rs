@@ -130,7 +130,8 @@ pub enum PacketError {
 pub struct Decoder {
     attachments_max: usize,
     bytes_max: usize,
-    pending: Option<Pending>,
+    /// Boxed: it is rare, and every connection has a decoder.
+    pending: Option<Box<Pending>>,
 }
 
 /// A packet whose attachments have not all come.
@@ -174,19 +175,19 @@ impl Decoder {
                 if pending.attachments.len() < pending.wanted {
                     return Ok(None);
                 }
-                Ok(self.pending.take().map(Pending::finish))
+                Ok(self.pending.take().map(|pending| pending.finish()))
             }
             (Content::Text(text), None) => {
                 let (packet, wanted) = decode(&text, self.attachments_max)?;
                 if wanted == 0 {
                     return Ok(Some(packet));
                 }
-                self.pending = Some(Pending {
+                self.pending = Some(Box::new(Pending {
                     packet,
                     wanted,
                     attachments: Vec::with_capacity(wanted),
                     bytes: 0,
-                });
+                }));
                 Ok(None)
             }
         }
