@@ -195,6 +195,29 @@ impl Connection {
         Poll::Ready(Ok(count))
     }
 
+    /// Gives `take` the bytes that were not used yet, or else what comes next: none at the end of the
+    /// stream. It says how many of them it has used; the rest is kept.
+    pub(super) fn poll_take<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut [u8]) -> (R, usize),
+    ) -> Poll<io::Result<R>> {
+        if self.buffer.is_empty() {
+            let shard = &self.open.0;
+            let mut scratch = shard.scratch.borrow_mut();
+            let stream = Pin::new(&mut self.stream);
+            let count = std::task::ready!(stream.poll_read(cx, &mut scratch))?;
+            shard.mark_active();
+            let (result, used) = take(&mut scratch[..count]);
+            self.buffer.extend_from_slice(&scratch[used..count]);
+            return Poll::Ready(Ok(result));
+        }
+        let (result, used) = take(&mut self.buffer);
+        self.buffer.advance(used);
+        self.trim();
+        Poll::Ready(Ok(result))
+    }
+
     /// Reads something into the buffer before `deadline`; 0 bytes are the end of the stream.
     pub async fn fill(&mut self, deadline: Instant) -> Result<usize, Closed> {
         let deadlines = self.open.0.deadlines.clone();

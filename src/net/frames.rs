@@ -108,6 +108,12 @@ impl<S> Checked<S> {
         self.grown > MESSAGE_BYTES_KEPT && self.heads.is_between_messages()
     }
 
+    /// Whether nothing is half read, so that the reader may go.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.heads.is_between_messages() && self.violation.is_none()
+    }
+
     /// The stream, to write to it past the library.
     pub fn stream(&mut self) -> &mut S {
         &mut self.stream

@@ -254,8 +254,10 @@ async fn tunnel(
     connection.respond(head, response).await.ok()?;
     connection.trim();
     let busy = connection.shard().busy();
+    // Begun here, so that the task holds the driver alone and not what it was made of.
+    let driving = websocket::drive(connection, mount, start);
     glommio::spawn_local(async move {
-        websocket::drive(connection, mount, start).await;
+        driving.await;
         drop(busy);
     })
     .detach();

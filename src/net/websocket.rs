@@ -1,7 +1,8 @@
 //! One WebSocket onto a session.
 //!
-//! tungstenite reads the messages; what it writes, pongs, goes into the port's control queue, so
-//! that a connection has one writer. The driver is one future that does what can be done next:
+//! A message that came whole is taken as it stands in the shard's own buffer; for all else tungstenite
+//! reads, for as long as something is half read, so that an idle connection keeps no reader and no
+//! buffer. What it writes, pongs, goes into the port's control queue, so that a connection has one writer. The driver is one future that does what can be done next:
 //! finish a send, end, read. It is small, because ten thousand of them are idle at once.
 
 use std::future::poll_fn;
@@ -11,15 +12,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use async_tungstenite::tungstenite::{Error, Message};
+use async_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, Stream};
+use futures_util::future::LocalBoxFuture;
 
 use super::flush::Port;
 use super::frames::{self, Failure, Reader};
 use super::{Closed, Connection, Mount, Shard};
 use crate::engine::{CloseReason, Handshake, Key, Outcome, Transport};
 use crate::wire::engine_io::{self, Encoded, Packet};
-use crate::wire::frame;
+use crate::wire::frame::{self, Plain};
 use crate::wire::{Content, Text};
 
 /// Messages that one turn of the driver takes before others run.
@@ -38,44 +40,61 @@ pub enum Start {
 }
 
 /// Serves a WebSocket until it ends. The opening handshake is checked and answered with 101 already;
-/// whatever the client sent behind it is in the connection's buffer. A task of its own.
-pub async fn drive(connection: Connection, mount: Rc<Mount>, start: Start) {
+/// whatever the client sent behind it is in the connection's buffer. The session begins at once; the
+/// future, which does the rest, is for a task of its own. It is small: what is rare is boxed.
+pub fn drive(
+    connection: Connection,
+    mount: Rc<Mount>,
+    start: Start,
+) -> impl Future<Output = ()> + use<> {
+    let driver = begin(connection, mount, start);
+    async move {
+        let mut driver = match driver {
+            Ok(driver) => driver,
+            Err(refused) => return refused.await,
+        };
+        let end = poll_fn(|cx| driver.poll(cx)).await;
+        let port = driver.finish(end);
+        let inside_frame = port.is_inside_frame();
+        let Some((connection, control)) = port.into_parts() else {
+            debug_assert!(false, "the driver is gone, and the table forgot the port");
+            return;
+        };
+        if let (Farewell::Close(code), false) = (end.farewell, inside_frame) {
+            let mut bytes = control.to_vec();
+            bytes.extend_from_slice(&frame::close(code));
+            Box::pin(farewell(connection, bytes)).await;
+        }
+    }
+}
+
+/// Opens the session, or lets the WebSocket probe it. `Err`: it may not, and this tells the client.
+fn begin(
+    connection: Connection,
+    mount: Rc<Mount>,
+    start: Start,
+) -> Result<Driver, LocalBoxFuture<'static, ()>> {
     let shard = Rc::clone(connection.shard());
     let key = match start {
         Start::Open(handshake) => mount.engine.open(Transport::WebSocket, *handshake),
         Start::Probe(key) => {
             if mount.engine.begin_probe(key).is_err() {
                 shard.metrics().upgrades.increment("refused");
-                let bytes = frame::close(None);
-                return Box::pin(farewell(connection, bytes.to_vec())).await;
+                let bytes = frame::close(None).to_vec();
+                return Err(Box::pin(farewell(connection, bytes)));
             }
             key
         }
     };
     let port = Port::new(key, connection);
     mount.ports.insert(Rc::clone(&port));
-    let mut driver = Driver {
-        socket: Some(frames::reader(
-            Adapter(Rc::clone(&port)),
-            mount.engine.options().max_payload,
-        )),
+    Ok(Driver {
+        reader: None,
         mount,
         shard,
         key,
         port,
-    };
-    let end = poll_fn(|cx| driver.poll(cx)).await;
-    let port = driver.finish(end);
-    let inside_frame = port.is_inside_frame();
-    let Some((connection, control)) = port.into_parts() else {
-        debug_assert!(false, "the driver is gone, and the table forgot the port");
-        return;
-    };
-    if let (Farewell::Close(code), false) = (end.farewell, inside_frame) {
-        let mut bytes = control.to_vec();
-        bytes.extend_from_slice(&frame::close(code));
-        Box::pin(farewell(connection, bytes)).await;
-    }
+    })
 }
 
 /// Bytes of the future of one connection.
@@ -130,8 +149,8 @@ impl End {
 }
 
 struct Driver {
-    /// Taken only to be replaced.
-    socket: Option<Reader<Adapter>>,
+    /// Reads what is no plain message, until nothing is half read: an idle connection has none.
+    reader: Option<Box<Reader<Adapter>>>,
     mount: Rc<Mount>,
     shard: Rc<Shard>,
     key: Key,
@@ -156,7 +175,7 @@ impl Driver {
                     // A pong does not wait for the flush.
                     self.port.flush(&self.shard, &self.mount);
                 }
-                if self.replace_reader() {
+                if self.drop_reader() {
                     continue;
                 }
                 return Poll::Pending;
@@ -209,8 +228,22 @@ impl Driver {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
-        let socket = self.socket.as_mut().expect("it is there between turns");
-        let message = ready!(Pin::new(socket).poll_next(cx));
+        let max_payload = self.mount.engine.options().max_payload;
+        if self.reader.is_none() {
+            let mut connection = self.port.connection().borrow_mut();
+            let plain = connection.poll_take(cx, |bytes| plain(bytes, max_payload));
+            drop(connection);
+            match ready!(plain) {
+                Ok(Some(message)) => return Poll::Ready(message),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+        let adapter = || Adapter(Rc::clone(&self.port));
+        let reader = self
+            .reader
+            .get_or_insert_with(|| Box::new(frames::reader(adapter(), max_payload)));
+        let message = ready!(Pin::new(&mut **reader).poll_next(cx));
         Poll::Ready(message.unwrap_or(Err(Error::ConnectionClosed)))
     }
 
@@ -249,30 +282,23 @@ impl Driver {
         }
     }
 
-    /// Gives back the memory of a big message, once nothing is half read. Whether it did: the new
-    /// reader has to be polled then.
-    fn replace_reader(&mut self) -> bool {
-        let socket = self.socket.as_ref().expect("it is there between turns");
-        if !socket.get_ref().is_grown() {
-            return false;
-        }
-        let socket = self.socket.take().expect("it was there just now");
-        let adapter = socket.into_inner().into_inner();
-        let max_payload = self.mount.engine.options().max_payload;
-        self.socket = Some(frames::reader(adapter, max_payload));
-        true
+    /// Gives the reader's memory back, once nothing is half read and all that came was taken. Whether
+    /// it did: the connection has to be polled then, to be woken by it.
+    fn drop_reader(&mut self) -> bool {
+        let is_idle = |reader: &mut Box<Reader<Adapter>>| reader.get_ref().is_idle();
+        self.reader.take_if(is_idle).is_some()
     }
 
     /// Lets go of the session, and of the reader.
     fn finish(self, end: End) -> Rc<Port> {
         let Self {
-            socket,
+            reader,
             mount,
             shard,
             key,
             port,
         } = self;
-        drop(socket);
+        drop(reader);
         let engine = &mount.engine;
         if engine.transport(key) == Some(Transport::WebSocket) {
             if end.farewell != Farewell::None && engine.is_open(key) {
@@ -286,6 +312,28 @@ impl Driver {
         mount.ports.remove(key);
         engine.detach(key);
         port
+    }
+}
+
+/// The message at the begin of a client's bytes, and how many of them it took; `None` if it is not plain.
+/// No bytes are the end of the stream.
+fn plain(bytes: &mut [u8], max_payload: usize) -> (Option<Result<Message, Error>>, usize) {
+    if bytes.is_empty() {
+        return (Some(Err(Error::ConnectionClosed)), 0);
+    }
+    match frame::plain(bytes, max_payload) {
+        // The pong of a heartbeat: it needs no memory.
+        Plain::Text(b"3", length) => (Some(Ok(Message::Text(Utf8Bytes::from_static("3")))), length),
+        Plain::Text(text, length) => {
+            let text = std::str::from_utf8(text).map(Utf8Bytes::from);
+            let wrong = |_| Error::Utf8("a message of text".to_owned());
+            (Some(text.map(Message::Text).map_err(wrong)), length)
+        }
+        Plain::Binary(payload, length) => {
+            let payload = Bytes::copy_from_slice(payload);
+            (Some(Ok(Message::Binary(payload))), length)
+        }
+        Plain::Other => (None, 0),
     }
 }
 

@@ -191,6 +191,66 @@ impl Heads {
     }
 }
 
+/// What stands at the begin of a client's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plain<'a> {
+    /// A whole message of text in one frame, not known to be UTF-8, and the length of the frame.
+    Text(&'a [u8], usize),
+    /// A whole message of bytes in one frame, and the length of the frame.
+    Binary(&'a [u8], usize),
+    /// Something else: a part, a fragment, a control frame, a violation. Nothing was changed.
+    Other,
+}
+
+/// Looks for a message that came whole, in one frame that breaks no rule: almost all do. It is unmasked
+/// where it stands. All else is for a reader that knows every rule.
+#[must_use]
+pub fn plain(bytes: &mut [u8], message_bytes_max: usize) -> Plain<'_> {
+    let (Some(&first), Some(&second)) = (bytes.first(), bytes.get(1)) else {
+        return Plain::Other;
+    };
+    if !matches!(first, 0x81 | 0x82) || second & 0x80 == 0 {
+        return Plain::Other;
+    }
+    let (start, length) = match second & 0x7f {
+        126 => match bytes.get(2..4) {
+            Some(&[high, low]) => (8, usize::from(u16::from_be_bytes([high, low]))),
+            _ => return Plain::Other,
+        },
+        127 => return Plain::Other,
+        short => (6, usize::from(short)),
+    };
+    if length > message_bytes_max || bytes.len() < start + length {
+        return Plain::Other;
+    }
+    let (head, rest) = bytes.split_at_mut(start);
+    let payload = &mut rest[..length];
+    let mask = [
+        head[start - 4],
+        head[start - 3],
+        head[start - 2],
+        head[start - 1],
+    ];
+    unmask(payload, mask);
+    match first {
+        0x81 => Plain::Text(payload, start + length),
+        _ => Plain::Binary(payload, start + length),
+    }
+}
+
+/// RFC 6455 section 5.3, eight bytes at a time.
+fn unmask(payload: &mut [u8], [a, b, c, d]: [u8; 4]) {
+    let mask = [a, b, c, d, a, b, c, d];
+    let word = u64::from_ne_bytes(mask);
+    let mut chunks = payload.chunks_exact_mut(8);
+    for chunk in &mut chunks {
+        let bytes: &mut [u8; 8] = chunk.try_into().expect("chunks are of eight bytes");
+        *bytes = (u64::from_ne_bytes(*bytes) ^ word).to_ne_bytes();
+    }
+    let rest = chunks.into_remainder().iter_mut();
+    rest.zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+}
+
 /// A close frame as a server sends it, with a code or without one.
 #[must_use]
 pub fn close(code: Option<u16>) -> Bytes {
@@ -326,6 +386,39 @@ mod tests {
     fn writes_close_frames() {
         assert_eq!(&close(None)[..], [0x88, 0]);
         assert_eq!(&close(Some(1002))[..], [0x88, 2, 0x03, 0xea]);
+    }
+
+    #[test]
+    fn a_plain_message_is_unmasked_where_it_stands() {
+        for length in [0, 1, 7, 8, 9, 125, 126, 4_000, 65_535] {
+            let text = vec![b'x'; length];
+            let mut masked = frame(0x81, &text);
+            let start = masked.len() - length;
+            let mask = [1, 2, 3, 4];
+            (0..length).for_each(|n| masked[start + n] ^= mask[n % 4]);
+            let whole = masked.len();
+            masked.extend(b"next");
+            let mut cut = masked[..whole - 1].to_vec();
+            assert_eq!(plain(&mut cut, 100_000), Plain::Other, "{length}");
+            assert_eq!(plain(&mut masked, 100_000), Plain::Text(&text, whole));
+        }
+        let mut binary = frame(0x82, &[1 ^ 7]);
+        assert_eq!(plain(&mut binary, 1), Plain::Binary(&[7 ^ 1 ^ 1], 7));
+    }
+
+    #[test]
+    fn all_that_is_not_plain_is_left_as_it_came() {
+        let long = frame(0x81, &[0; 11]);
+        let unmasked = vec![0x81, 1, b'x'];
+        let others = [0x01, 0x80, 0x88, 0x89, 0xC1, 0x83].map(|first| frame(first, b"x"));
+        for bytes in others
+            .into_iter()
+            .chain([long, unmasked, vec![], vec![0x81]])
+        {
+            let mut looked_at = bytes.clone();
+            assert_eq!(plain(&mut looked_at, 10), Plain::Other, "{bytes:?}");
+            assert_eq!(looked_at, bytes);
+        }
     }
 
     proptest! {
