@@ -2,11 +2,13 @@
 //!
 //! Whoever puts something into an outbox only marks the session dirty. When the shard has handled
 //! what was ready, one task sends for all of them, each with all its waiting frames in one vectored
-//! call that does not wait. What the kernel does not take is left to the connection's own driver.
+//! send that does not wait, hundreds of them in one submission of the shard's [`ring`](super::ring).
+//! What the kernel does not take is left to the connection's own driver.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -16,6 +18,7 @@ use futures_lite::AsyncWrite;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
+use super::ring::{self, Ring};
 use super::{Connection, Mount, Shard};
 use crate::engine::{Engine, Key, Transport};
 
@@ -25,8 +28,8 @@ const FRAMES_MAX: usize = 64;
 /// Bytes of pongs, `3probe` and closes that wait to be sent to one connection.
 pub const CONTROL_BYTES_MAX: usize = 4 * 1024;
 
-/// Sends after which the task lets others run.
-const SENDS_AT_ONCE: usize = 128;
+/// Fewer sends than this are not worth a submission.
+const SENDS_TOGETHER_MIN: usize = 3;
 
 /// The WebSockets of a mount's sessions, in the places of their keys.
 #[derive(Default)]
@@ -166,77 +169,75 @@ impl Port {
         sent
     }
 
+    /// Adds what is to be sent next to `frames`: the rest of a frame that was sent in part, the control
+    /// queue, then what waits in the outbox. `Err`: the session ended and took the rest of a frame with it.
+    fn plan(&self, engine: &Engine, frames: &mut Vec<Bytes>) -> io::Result<Plan> {
+        let first = frames.len();
+        let partly = engine.transmit(self.key, FRAMES_MAX, frames) > 0;
+        if self.inside_frame.get() && !partly {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let control = self.control.borrow();
+        if !control.is_empty() {
+            let place = first + usize::from(partly);
+            frames.insert(place, Bytes::copy_from_slice(&control));
+        }
+        Ok(Plan {
+            partly,
+            control: control.len(),
+            total: frames[first..].iter().map(Bytes::len).sum(),
+        })
+    }
+
     fn send_all(&self, shard: &Shard, mount: &Mount, frames: &mut Vec<Bytes>) -> io::Result<Sent> {
         loop {
-            let partly = self.gather(&mount.engine, frames);
-            if self.inside_frame.get() && !partly {
-                // The session ended and took the rest of a frame with it.
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
-            let control = self.control.borrow();
-            let total = control.len() + frames.iter().map(Bytes::len).sum::<usize>();
-            if total == 0 {
+            frames.clear();
+            let plan = self.plan(&mount.engine, frames)?;
+            if plan.total == 0 {
                 return Ok(Sent::All);
             }
-            let (before, after) = frames.split_at(usize::from(partly));
             let mut slices = [IoSlice::new(&[]); FRAMES_MAX + 1];
-            let order = before.iter().map(|frame| &frame[..]);
-            let order = order.chain([&control[..]]);
-            let order = order.chain(after.iter().map(|frame| &frame[..]));
-            for (slice, bytes) in slices.iter_mut().zip(order) {
-                *slice = IoSlice::new(bytes);
+            for (slice, frame) in slices.iter_mut().zip(&*frames) {
+                *slice = IoSlice::new(frame);
             }
             let result = sendmsg(
                 self.connection.borrow().fd(),
-                &slices[..=frames.len()],
+                &slices[..frames.len()],
                 &mut SendAncillaryBuffer::default(),
                 SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
             );
-            drop(control);
             let count = match result {
                 Ok(count) => count,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return Ok(Sent::Part),
                 Err(error) => return Err(error.into()),
             };
-            shard.mark_active();
-            shard.metrics().flushes.increment(1);
-            shard
-                .metrics()
-                .flushed_frames
-                .increment(frames.len() as u64);
-            self.sent(&mount.engine, frames, partly, count);
-            if count < total {
+            shard.count_sends(1, frames.len());
+            self.sent(&mount.engine, frames, plan, count);
+            if count < plan.total {
                 return Ok(Sent::Part);
             }
         }
     }
 
-    /// Collects the frames that wait. Returns whether the first was sent in part, so that nothing
-    /// may come before the rest of it.
-    fn gather(&self, engine: &Engine, frames: &mut Vec<Bytes>) -> bool {
-        frames.clear();
-        engine.transmit(self.key, FRAMES_MAX, frames) > 0
-    }
-
-    /// Notes that `count` bytes were sent: of the rest of the first frame if it was sent in part,
-    /// then of the control queue, then of the other frames.
-    fn sent(&self, engine: &Engine, frames: &[Bytes], partly: bool, count: usize) {
-        let before = frames
-            .iter()
-            .take(usize::from(partly))
-            .map(Bytes::len)
-            .sum();
-        let mut control = self.control.borrow_mut();
-        let of_control = count.saturating_sub(before).min(control.len());
-        control.advance(of_control);
-        if control.is_empty() {
-            // Idle connections keep no memory for it.
-            *control = BytesMut::new();
+    /// Notes that `count` bytes of the planned frames were sent.
+    fn sent(&self, engine: &Engine, frames: &[Bytes], plan: Plan, count: usize) {
+        let before = if plan.partly { frames[0].len() } else { 0 };
+        let of_control = count.saturating_sub(before).min(plan.control);
+        if plan.control > 0 {
+            let mut control = self.control.borrow_mut();
+            control.advance(of_control);
+            if control.is_empty() {
+                // Idle connections keep no memory for it.
+                *control = BytesMut::new();
+            }
         }
         let of_frames = count - of_control;
-        let mut left = of_frames;
-        for frame in frames {
+        // The whole plan left: no frame is cut, and none has to be looked at.
+        let mut left = if count == plan.total { 0 } else { of_frames };
+        let control = (plan.control > 0).then_some(usize::from(plan.partly));
+        let own = frames.iter().enumerate();
+        for (_, frame) in own.filter(|(number, _)| Some(*number) != control) {
             match left.checked_sub(frame.len()) {
                 Some(rest) => left = rest,
                 None => break,
@@ -244,8 +245,34 @@ impl Port {
         }
         // A frame that had begun before and got nothing now is still cut.
         self.inside_frame
-            .set(left > 0 || (partly && of_frames < frames[0].len()));
+            .set(left > 0 || (plan.partly && of_frames < before));
         engine.transmitted(self.key, of_frames);
+    }
+
+    /// Notes what a submission made of its send, and sends what else waits.
+    fn took(
+        &self,
+        shard: &Shard,
+        mount: &Mount,
+        frames: &[Bytes],
+        plan: Plan,
+        result: Result<usize, Errno>,
+    ) {
+        let sent = match result {
+            Ok(count) => {
+                self.sent(&mount.engine, frames, plan, count);
+                if count < plan.total {
+                    Ok(Sent::Part)
+                } else if frames.len() >= FRAMES_MAX {
+                    self.send(shard, mount)
+                } else {
+                    Ok(Sent::All)
+                }
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(Sent::Part),
+            Err(error) => Err(error.into()),
+        };
+        self.flushed(shard, &sent);
     }
 
     /// Finishes what [`Port::send`] left: waits until the kernel takes more.
@@ -264,27 +291,33 @@ impl Port {
                 break;
             }
             let mut frames = Vec::new();
-            let partly = self.gather(&mount.engine, &mut frames);
-            let control = self.control.borrow().clone();
-            let first = match frames.first() {
-                Some(frame) if partly || control.is_empty() => frame.clone(),
-                _ => control.freeze(),
+            let plan = self.plan(&mount.engine, &mut frames)?;
+            let Some(first) = frames.first() else {
+                continue;
             };
             let mut connection = self.connection.borrow_mut();
             let stream = Pin::new(connection.stream());
-            let count = std::task::ready!(stream.poll_write(cx, &first))?;
+            let count = std::task::ready!(stream.poll_write(cx, first))?;
             drop(connection);
-            self.sent(&mount.engine, &frames, partly, count);
+            self.sent(&mount.engine, &frames, plan, count);
         }
         Poll::Ready(Ok(()))
     }
 
     /// Sends what waits; what is left is the driver's, who is told.
     pub(super) fn flush(&self, shard: &Shard, mount: &Mount) {
-        if self.blocked.get() || self.failed.get() {
-            return;
+        if self.is_flushable() {
+            self.flushed(shard, &self.send(shard, mount));
         }
-        match self.send(shard, mount) {
+    }
+
+    fn is_flushable(&self) -> bool {
+        !self.blocked.get() && !self.failed.get()
+    }
+
+    /// Notes how far a flush got.
+    fn flushed(&self, shard: &Shard, sent: &io::Result<Sent>) {
+        match sent {
             Ok(Sent::All) => {}
             Ok(Sent::Part) => {
                 shard.metrics().flush_remainders.increment(1);
@@ -299,26 +332,121 @@ impl Port {
     }
 }
 
+/// What one send is made of.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    /// Its first frame is the rest of one that was sent in part.
+    partly: bool,
+    /// Bytes of the control queue in it, behind that one.
+    control: usize,
+    /// Bytes in all.
+    total: usize,
+}
+
+/// The sends of one submission. Its memory is kept from one to the next.
+#[derive(Default)]
+struct Batch {
+    sends: Vec<(Rc<Port>, Plan, Range<usize>)>,
+    frames: Vec<Bytes>,
+    results: Vec<Result<usize, Errno>>,
+}
+
+impl Batch {
+    /// Adds what waits for a connection.
+    fn add(&mut self, shard: &Shard, engine: &Engine, port: &Rc<Port>) {
+        if !port.is_flushable() {
+            return;
+        }
+        let first = self.frames.len();
+        match port.plan(engine, &mut self.frames) {
+            Ok(Plan { total: 0, .. }) => {}
+            Ok(plan) => {
+                let frames = first..self.frames.len();
+                self.sends.push((Rc::clone(port), plan, frames));
+            }
+            Err(error) => {
+                self.frames.truncate(first);
+                port.flushed(shard, &Err(error));
+            }
+        }
+    }
+
+    /// Sends all that was added.
+    fn send(&mut self, shard: &Shard, mount: &Mount, ring: Option<&mut Ring>) {
+        let Self {
+            sends,
+            frames,
+            results,
+        } = self;
+        match ring {
+            Some(ring) if sends.len() >= SENDS_TOGETHER_MIN => {
+                submit(ring, sends, frames, results);
+                shard.count_sends(sends.len(), frames.len());
+                for ((port, plan, range), result) in sends.drain(..).zip(results.drain(..)) {
+                    let frames = &frames[range];
+                    port.took(shard, mount, frames, plan, result);
+                }
+            }
+            _ => {
+                for (port, ..) in sends.drain(..) {
+                    port.flush(shard, mount);
+                }
+            }
+        }
+        frames.clear();
+    }
+}
+
+/// Hands the sends to the kernel.
+fn submit(
+    ring: &mut Ring,
+    sends: &[(Rc<Port>, Plan, Range<usize>)],
+    frames: &[Bytes],
+    results: &mut Vec<Result<usize, Errno>>,
+) {
+    let slices: Vec<IoSlice<'_>> = frames.iter().map(|frame| IoSlice::new(frame)).collect();
+    let borrowed: Vec<_> = sends
+        .iter()
+        .map(|(port, ..)| port.connection.borrow())
+        .collect();
+    let list = sends.iter().zip(&borrowed);
+    let list: Vec<_> = list
+        .map(|((_, _, range), connection)| ring::Send {
+            socket: connection.fd(),
+            slices: &slices[range.clone()],
+        })
+        .collect();
+    ring.send(&list, results);
+}
+
 /// Flushes the dirty sessions of a mount, woken by the first of them. One task a mount; never ends.
 pub async fn run(shard: Rc<Shard>, mount: Rc<Mount>) {
     let engine = &mount.engine;
-    let mut dirty = Vec::new();
+    let (mut dirty, mut batch) = (Vec::new(), Batch::default());
     loop {
         poll_fn(|cx| engine.poll_dirty(cx)).await;
         engine.take_dirty(&mut dirty);
-        for (number, key) in dirty.drain(..).enumerate() {
-            if number % SENDS_AT_ONCE == SENDS_AT_ONCE - 1 {
+        for (number, keys) in dirty.chunks(ring::SENDS_MAX).enumerate() {
+            if number > 0 {
                 glommio::yield_if_needed().await;
             }
-            let Some(port) = mount.ports.get(key) else {
-                continue;
-            };
-            port.flush(&shard, &mount);
-            // Output alone does not concern the driver, which waits for input.
-            let open = engine.is_open(key) && engine.transport(key) == Some(Transport::WebSocket);
-            if !open || port.parked.get() {
-                port.wake();
+            for key in keys {
+                if let Some(port) = mount.ports.get(*key) {
+                    batch.add(&shard, engine, &port);
+                }
+            }
+            batch.send(&shard, &mount, shard.ring.borrow_mut().as_mut());
+            for key in keys {
+                // Output alone does not concern the driver, which waits for input.
+                let open =
+                    engine.transport(*key) == Some(Transport::WebSocket) && engine.is_open(*key);
+                if let Some(port) = mount.ports.get(*key)
+                    && (!open || port.parked.get())
+                {
+                    port.wake();
+                }
             }
         }
+        dirty.clear();
     }
 }

@@ -18,6 +18,7 @@ pub mod handoff;
 pub mod http;
 pub mod polling;
 mod proxied;
+pub mod ring;
 pub mod routing;
 pub mod run;
 pub mod websocket;
@@ -163,6 +164,8 @@ pub struct Shard {
     process: OnceCell<Arc<Process>>,
     address_limits: Cell<AddressLimits>,
     common: RefCell<CommonFields>,
+    /// Sends for many connections at once; `None` where the kernel gives no ring.
+    ring: RefCell<Option<ring::Ring>>,
 }
 
 /// The field lines of every answer, made once a second because of the date in them.
@@ -209,6 +212,8 @@ impl Shard {
             busy: Cell::new(0),
             process: OnceCell::new(),
             common: RefCell::default(),
+            // Without it each connection has a send of its own.
+            ring: RefCell::new(ring::Ring::new().ok()),
         })
     }
 
@@ -339,6 +344,13 @@ impl Shard {
         } else {
             &common.plain
         })
+    }
+
+    /// Notes that `sends` took so many frames.
+    fn count_sends(&self, sends: usize, frames: usize) {
+        self.mark_active();
+        self.metrics.flushes.increment(sends as u64);
+        self.metrics.flushed_frames.increment(frames as u64);
     }
 
     /// How many connections are open.

@@ -1,0 +1,143 @@
+//! The shard's own io_uring ring: many sends in one system call.
+//!
+//! A fan-out to a thousand connections is a thousand sends. One by one each costs a system call beside the
+//! work in the kernel; here all of them are submitted together, none waits, and every completion is taken
+//! before the call returns. So no buffer has to outlive it, and the executor does not know the ring.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use io_uring::{IoUring, opcode, types};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+/// Sends of one submission at most: about a millisecond of work.
+pub const SENDS_MAX: usize = ENTRIES as usize;
+const ENTRIES: u32 = 256;
+
+/// One vectored send.
+#[derive(Debug)]
+pub struct Send<'a> {
+    /// The socket.
+    pub socket: BorrowedFd<'a>,
+    /// What is sent, in this order.
+    pub slices: &'a [IoSlice<'a>],
+}
+
+/// A ring that only sends.
+pub struct Ring {
+    ring: IoUring,
+    heads: Vec<libc::msghdr>,
+}
+
+impl Ring {
+    /// A ring for the calling thread: only it may send. `Err` where the kernel gives none.
+    pub fn new() -> io::Result<Self> {
+        // Linux 6.1 and newer can leave the completions to the thread that submits.
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .build(ENTRIES)
+            .or_else(|_| IoUring::new(ENTRIES))?;
+        Ok(Self {
+            ring,
+            heads: Vec::with_capacity(SENDS_MAX),
+        })
+    }
+
+    /// Sends all of these, none of which waits. `results` gets, in their order, how many bytes the kernel
+    /// took of each, or why it took none.
+    ///
+    /// # Panics
+    /// With more than [`SENDS_MAX`] sends.
+    pub fn send(&mut self, sends: &[Send<'_>], results: &mut Vec<Result<usize, Errno>>) {
+        assert!(sends.len() <= SENDS_MAX, "one submission takes them all");
+        self.heads.clear();
+        self.heads
+            .extend(sends.iter().map(|send| head(send.slices)));
+        results.clear();
+        results.resize(sends.len(), Err(Errno::AGAIN));
+        let flags = (SendFlags::DONTWAIT | SendFlags::NOSIGNAL).bits();
+        for (number, (send, head)) in sends.iter().zip(&self.heads).enumerate() {
+            let socket = types::Fd(send.socket.as_raw_fd());
+            let entry = opcode::SendMsg::new(socket, head).flags(flags).build();
+            let entry = entry.user_data(number as u64);
+            #[expect(
+                unsafe_code,
+                reason = "socket, head and slices are borrowed until this function returns, which it does only when the completion of each has been taken"
+            )]
+            let pushed = unsafe { self.ring.submission().push(&entry) };
+            pushed.expect("the queue is empty at first and has a place for each");
+        }
+        let mut left = sends.len();
+        while left > 0 {
+            // What goes wrong here concerns the call and not the sends: those that the kernel has are
+            // completed, the others still stand in the queue. Leaving now would leave them our memory.
+            let _ = self.ring.submit_and_wait(left);
+            for completion in self.ring.completion() {
+                let number = usize::try_from(completion.user_data()).expect("a place");
+                results[number] = match completion.result() {
+                    error @ ..0 => Err(Errno::from_raw_os_error(-error)),
+                    count => Ok(usize::try_from(count).expect("it is not negative")),
+                };
+                left -= 1;
+            }
+        }
+    }
+}
+
+/// What `sendmsg` is told: nothing but the slices.
+fn head(slices: &[IoSlice<'_>]) -> libc::msghdr {
+    #[expect(
+        unsafe_code,
+        reason = "a msghdr of zeros is valid: no name, no slices, no control data"
+    )]
+    let mut head: libc::msghdr = unsafe { std::mem::zeroed() };
+    // The kernel reads the slices only; IoSlice has the layout of an iovec.
+    head.msg_iov = slices.as_ptr().cast_mut().cast();
+    head.msg_iovlen = slices.len();
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn every_send_has_its_own_result() {
+        let mut ring = Ring::new().expect("the kernel has io_uring");
+        let (full, mut reader) = UnixStream::pair().expect("a pair");
+        let (closed, other) = UnixStream::pair().expect("a pair");
+        drop(other);
+        let big = vec![7; 4 << 20];
+        let (few, big) = (
+            [IoSlice::new(b"he"), IoSlice::new(b"llo")],
+            [IoSlice::new(&big)],
+        );
+        let send = |socket, slices| Send { socket, slices };
+        let mut results = Vec::new();
+        // More often than the queue is long, so that its ends meet.
+        for _ in 0..3 {
+            let sends: Vec<_> = (0..SENDS_MAX)
+                .map(|_| send(closed.as_fd(), &few[..]))
+                .collect();
+            ring.send(&sends, &mut results);
+            assert_eq!(results, vec![Err(Errno::PIPE); SENDS_MAX]);
+        }
+        let sends = [
+            send(full.as_fd(), &few[..]),
+            send(full.as_fd(), &big[..]),
+            send(full.as_fd(), &few[..]),
+        ];
+        ring.send(&sends, &mut results);
+        assert_eq!((results[0], results[2]), (Ok(5), Err(Errno::AGAIN)));
+        assert!(results[1].is_ok_and(|count| count < 4 << 20), "{results:?}");
+        let mut begin = [0; 6];
+        reader.read_exact(&mut begin).expect("it was sent");
+        assert_eq!(&begin, b"hello\x07");
+    }
+}
