@@ -1,0 +1,258 @@
+//! The rows of the table: which load, over which store, and the goals.
+
+use std::time::Duration;
+
+use project_yum::load::{Pace, Scenario};
+
+use crate::servers::Kind;
+use crate::table::Figures;
+
+/// Where messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// Nowhere; for us `memory:`.
+    None,
+    Sqlite,
+    Postgres,
+    PostgresRedis,
+}
+
+/// What is to be reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Goal {
+    /// At most so much.
+    AtMost(f64),
+    /// At most this share of the best peer's.
+    Below(f64),
+    /// At least so many times the best peer's.
+    Above(f64),
+    /// For the record.
+    Shown,
+}
+
+/// One figure of a row.
+#[derive(Clone)]
+pub(crate) struct Column {
+    pub(crate) title: &'static str,
+    pub(crate) of: fn(&Figures) -> Option<f64>,
+    pub(crate) goal: Goal,
+}
+
+/// One load, and its figures.
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) title: &'static str,
+    pub(crate) scenario: Scenario,
+    pub(crate) storage: Storage,
+    /// Whether a room is filled first.
+    pub(crate) fills: bool,
+    /// Which numbers of shards are tried for us; the better one counts.
+    shards: &'static [usize],
+    pub(crate) columns: Vec<Column>,
+    /// Whether peers take part.
+    ours_only: bool,
+}
+
+impl Row {
+    pub(crate) fn shards(&self, kind: Kind) -> &'static [usize] {
+        match kind {
+            Kind::Ours => self.shards,
+            _ if self.ours_only => &[],
+            _ => &[1],
+        }
+    }
+
+    fn new(name: &str, title: &'static str, scenario: Scenario, shards: &'static [usize]) -> Self {
+        Self {
+            name: name.to_owned(),
+            title,
+            scenario,
+            storage: Storage::None,
+            fills: false,
+            shards,
+            columns: Vec::new(),
+            ours_only: false,
+        }
+    }
+
+    fn over(mut self, storage: Storage) -> Self {
+        self.storage = storage;
+        self
+    }
+
+    fn column(mut self, title: &'static str, of: fn(&Figures) -> Option<f64>, goal: Goal) -> Self {
+        self.columns.push(Column { title, of, goal });
+        self
+    }
+}
+
+const CPU: fn(&Figures) -> Option<f64> = |figures| figures.cpu_us;
+const RATE: fn(&Figures) -> Option<f64> = |figures| Some(figures.per_second);
+const P99: fn(&Figures) -> Option<f64> = |figures| figures.p99_ms;
+const MEMORY: fn(&Figures) -> Option<f64> = |figures| figures.memory;
+const IDLE: fn(&Figures) -> Option<f64> = |figures| figures.cpu_ms_per_minute;
+
+/// All rows. `quick`: short periods, fewer connections.
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is a table: a row after the other"
+)]
+pub(crate) fn rows(quick: bool) -> Vec<Row> {
+    let seconds = |long: u64, short: u64| Duration::from_secs(if quick { short } else { long });
+    let count = |long: usize, short: usize| if quick { short } else { long };
+    let idle = |rooms| Scenario::Idle {
+        connections: 10_000,
+        rooms,
+        members: 10,
+        period: if rooms == 0 {
+            seconds(50, 25)
+        } else {
+            Duration::from_secs(1)
+        },
+    };
+    let messages = |rooms, members, pace| Scenario::Messages {
+        rooms,
+        members,
+        pace,
+        period: seconds(10, 4),
+    };
+    let get = |path: &str, authorized| Scenario::Get {
+        path: path.to_owned(),
+        authorized,
+        connections: 16,
+        period: seconds(5, 3),
+    };
+    let stored = Scenario::Stored {
+        rooms: 8,
+        members: 8,
+        period: seconds(10, 4),
+    };
+    let full = || messages(1, 1_000, Pace::Window(32));
+    let mut rows = vec![
+        Row::new(
+            "idle",
+            "10,000 idle connections, authenticated",
+            idle(0),
+            &[1],
+        )
+        .column("bytes each (PSS)", MEMORY, Goal::AtMost(3_072.0))
+        .column("CPU ms a minute", IDLE, Goal::Below(0.6)),
+        Row::new("idle-room", "the same, each in a room", idle(1), &[1]).column(
+            "bytes each (PSS)",
+            MEMORY,
+            Goal::AtMost(3_584.0),
+        ),
+        Row::new(
+            "handshake",
+            "WebSocket, open, CONNECT with a token",
+            Scenario::Handshake {
+                count: count(10_000, 4_000),
+            },
+            &[1],
+        )
+        .column("CPU µs", CPU, Goal::Below(0.75)),
+        Row::new(
+            "fanout-full",
+            "1 × 1,000 members, saturated",
+            full(),
+            &[1, 2],
+        )
+        .column("CPU µs a delivery", CPU, Goal::Below(0.85))
+        .column("deliveries/s", RATE, Goal::Above(1.2)),
+        Row::new(
+            "fanout-50",
+            "1 × 1,000 members, 50 messages/s",
+            messages(1, 1_000, Pace::Rate(50.0)),
+            &[1, 2],
+        )
+        .column("CPU µs a delivery", CPU, Goal::Below(0.65))
+        .column("p99 ms", P99, Goal::Below(1.0)),
+        Row::new(
+            "rooms-full",
+            "100 rooms × 50, saturated",
+            messages(100, 50, Pace::Window(2)),
+            &[1, 2],
+        )
+        .column("CPU µs a delivery", CPU, Goal::Below(0.5)),
+        Row::new(
+            "rooms-1000",
+            "100 rooms × 50, 1,000 messages/s",
+            messages(100, 50, Pace::Rate(1_000.0)),
+            &[1, 2],
+        )
+        .column("CPU µs a delivery", CPU, Goal::Below(0.65))
+        .column("p99 ms", P99, Goal::Below(1.0)),
+        Row::new(
+            "stored",
+            "stored sends with ack (64 senders, PostgreSQL, Redis)",
+            stored,
+            &[1, 2],
+        )
+        .over(Storage::PostgresRedis)
+        .column("messages/s", RATE, Goal::Above(3.0))
+        .column("CPU µs a message", CPU, Goal::Below(0.45)),
+        Row::new("health", "GET /health", get("/health", false), &[1]).column(
+            "CPU µs",
+            CPU,
+            Goal::Below(0.8),
+        ),
+        Row::new(
+            "history",
+            "GET /api/messages (50 rows, PostgreSQL)",
+            get("/api/messages?roomId=history&limit=50", true),
+            &[1],
+        )
+        .over(Storage::Postgres)
+        .column("CPU µs", CPU, Goal::Below(0.6)),
+        Row::new(
+            "churn",
+            "connect, join, send, close",
+            Scenario::Churn {
+                count: count(8_000, 3_000),
+            },
+            &[1],
+        )
+        .column("CPU µs", CPU, Goal::Below(0.75)),
+        Row::new(
+            "polling",
+            "polling, then upgrade",
+            Scenario::Polling {
+                count: count(4_000, 1_500),
+            },
+            &[1],
+        )
+        .column("CPU µs", CPU, Goal::Below(0.75)),
+        Row::new(
+            "fanout-full-sqlite",
+            "1 × 1,000 members, saturated, stored in SQLite",
+            full(),
+            &[1, 2],
+        )
+        .over(Storage::Sqlite)
+        .column("CPU µs a delivery", CPU, Goal::Shown)
+        .column("deliveries/s", RATE, Goal::Shown),
+        Row::new(
+            "fanout-full-postgres",
+            "1 × 1,000 members, saturated, stored in PostgreSQL",
+            full(),
+            &[1, 2],
+        )
+        .over(Storage::Postgres)
+        .column("CPU µs a delivery", CPU, Goal::Shown)
+        .column("deliveries/s", RATE, Goal::Shown),
+    ];
+    for row in &mut rows {
+        row.fills = row.name == "history";
+        row.ours_only = matches!(
+            row.columns[..],
+            [
+                Column {
+                    goal: Goal::Shown,
+                    ..
+                },
+                ..
+            ]
+        );
+    }
+    rows
+}
