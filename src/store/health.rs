@@ -79,6 +79,12 @@ impl Health {
         refused("too much waits for it")
     }
 
+    /// Answers that the store is given up for now.
+    pub(super) fn down<T: 'static>(&self) -> LocalBoxFuture<'static, Result<T, StoreError>> {
+        self.figures.refused_down.increment(1);
+        refused("the database is down")
+    }
+
     /// Every part that fails, with its reason.
     pub(super) fn condition(&self) -> Condition {
         let faults = self.lock();

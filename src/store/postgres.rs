@@ -40,7 +40,7 @@ pub use self::target::{Target, UrlError};
 use self::writer::Writer;
 use super::health::Health;
 use super::load::Bound;
-use super::request::{Read, Write, refused};
+use super::request::{Read, Write};
 use super::ticket::{Asks, Deadlines, Ticket};
 use super::{ANSWER_WITHIN, Condition, Cursor, Draft, Page, Store, StoreError, Stored};
 
@@ -278,7 +278,7 @@ impl PostgresStore {
         request: impl FnOnce(Arc<Ticket<T>>) -> Read,
     ) -> LocalBoxFuture<'static, Result<T, StoreError>> {
         if circuit.is_open() {
-            return refused("the database is down");
+            return self.shared.health.down();
         }
         let ticket = Ticket::new(Asks::ToRead);
         if queue.try_send(request(ticket.clone())).is_err() {
@@ -309,7 +309,7 @@ impl Store for PostgresStore {
         let nth = usize::try_from(nth).expect("there are few writers");
         let (queue, circuit) = &shared.writers[nth];
         if circuit.is_open() {
-            return refused("the database is down");
+            return self.shared.health.down();
         }
         let (Some(one), Some(bytes)) = (self.waiting.hold(1), shared.bytes.hold(draft.weight()))
         else {

@@ -184,13 +184,7 @@ impl Link {
     pub(super) fn connected(&mut self, now: Instant) {
         self.phase = Phase::Greeting;
         (self.heard, self.answered) = (now, now);
-        let mut hello = redis::cmd("HELLO");
-        hello.arg("3");
-        if let Some(password) = &self.login.password {
-            let user = self.login.user.as_deref().unwrap_or("default");
-            hello.arg("AUTH").arg(user).arg(password.as_str());
-        }
-        hello.arg("SETNAME").arg("project-yum");
+        let hello = hello(&self.login);
         self.send(now, &hello, Command::Hello);
         if self.login.database > 0 {
             let mut select = redis::cmd("SELECT");
@@ -487,6 +481,18 @@ impl Command {
             Self::Unsubscribe(_) => "UNSUBSCRIBE",
         }
     }
+}
+
+/// The first command of a connection: RESP3, and who we are.
+pub(super) fn hello(login: &Login) -> redis::Cmd {
+    let mut hello = redis::cmd("HELLO");
+    hello.arg("3");
+    if let Some(password) = &login.password {
+        let user = login.user.as_deref().unwrap_or("default");
+        hello.arg("AUTH").arg(user).arg(password.as_str());
+    }
+    hello.arg("SETNAME").arg("project-yum");
+    hello
 }
 
 fn refusal(command: &'static str, message: String) -> LinkError {

@@ -17,6 +17,7 @@ mod convert;
 mod fleet;
 mod hosts;
 mod link;
+mod look;
 mod node;
 mod reply;
 mod requests;
@@ -39,6 +40,7 @@ use flume::Sender;
 
 pub use self::fleet::Fleet;
 pub use self::link::{LinkError, Phase};
+pub use self::look::{Found, look};
 pub use self::target::{Target, UrlError};
 
 use self::convert::Identity;

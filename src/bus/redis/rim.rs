@@ -21,7 +21,7 @@ use crate::dial::{self, within};
 use crate::wire::adapter::HostNews;
 
 /// How long one address has, from the name to a stream that is secret.
-const CONNECT_WITHIN: Duration = Duration::from_millis(1_200);
+pub(super) const CONNECT_WITHIN: Duration = Duration::from_millis(1_200);
 /// Bytes read at once.
 const READ_BYTES: usize = 32 << 10;
 /// Reads before others get their turn.
@@ -39,7 +39,7 @@ const SYSTEM_ROOTS: &[&str] = &[
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-enum OpenError {
+pub(super) enum OpenError {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("no TLS: {0}")]
@@ -52,14 +52,15 @@ enum OpenError {
     NoAddress,
 }
 
-enum Stream {
+/// A connection, plain or secret.
+pub(super) enum Stream {
     Plain(TcpStream),
     Secret(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
     /// Opens a stream to the target's address number `nth`.
-    async fn open(target: &Target, nth: usize) -> Result<Self, OpenError> {
+    pub(super) async fn open(target: &Target, nth: usize) -> Result<Self, OpenError> {
         let (host, port, secrecy) = match &target.place {
             Place::Unix(path) => {
                 return Ok(Self::Plain(dial::connect(&SockAddr::unix(path)?)?));
@@ -78,7 +79,7 @@ impl Stream {
         Ok(Self::Secret(Box::new(stream)))
     }
 
-    fn poll_read(
+    pub(super) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut [u8],
@@ -89,14 +90,18 @@ impl Stream {
         }
     }
 
-    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Secret(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             // There is nothing between us and the kernel.
             Self::Plain(_) => Poll::Ready(Ok(())),

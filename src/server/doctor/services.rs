@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::host::room;
 use super::{Finding, Level};
+use crate::bus::redis;
 use crate::config::{Config, Database};
 use crate::server::ServerError;
 use crate::store::postgres::{Found, PostgresStore, Target};
@@ -30,6 +31,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         )],
     };
     findings.extend(config.replicas.iter().map(replica));
+    findings.extend(config.redis.as_ref().map(redis));
     findings
 }
 
@@ -114,6 +116,31 @@ fn replica(target: &Target) -> Finding {
             Level::Warning,
             format!("it cannot be read: {error}"),
             "Pages come from the primary meanwhile. See DATABASE_REPLICA_URLS.",
+        ),
+    }
+}
+
+fn redis(target: &redis::Target) -> Finding {
+    match redis::look(target) {
+        Ok(redis::Found {
+            version,
+            round_trip,
+        }) => {
+            let ms = round_trip.as_secs_f64() * 1000.0;
+            let text = format!("{version} at {target}; a round trip takes {ms:.1} ms");
+            if round_trip > ROUND_TRIP_GOOD {
+                let mend =
+                    "Every message to another server waits for it: put Redis near the servers.";
+                return Finding::new("redis", Level::Warning, text, mend);
+            }
+            Finding::ok("redis", text)
+        }
+        // The server starts without it, and serves its own clients.
+        Err(cause) => Finding::new(
+            "redis",
+            Level::Failure,
+            format!("cannot use Redis at {target}: {cause}"),
+            "See that it runs (version 6 or later), and that REDIS_URL names its host, user and password.",
         ),
     }
 }
