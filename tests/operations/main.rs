@@ -4,7 +4,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[expect(dead_code, reason = "the tests of the store use the rest")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[path = "../store/postgres_server.rs"]
+mod postgres_server;
+
+mod alerts;
 mod journal;
+mod monitor;
 mod report;
 mod running;
 mod scrape;

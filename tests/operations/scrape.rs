@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use project_yum::metrics::{FAMILY_MAX, Kind, PAIRS_MAX, TABLE};
 use serde_json::json;
@@ -21,6 +23,7 @@ const LABELS: &[(&str, &[&str])] = &[
     ("yum_handshakes_refused_total", &["reason", "shard"]),
     ("yum_http_requests_total", &["shard", "status"]),
     ("yum_rate_limited_total", &["shard", "what"]),
+    ("yum_redis_ignored_total", &["cause", "shard"]),
     ("yum_reloads_total", &["outcome"]),
     ("yum_reports_total", &["outcome"]),
     ("yum_sessions", &["shard", "transport"]),
@@ -249,4 +252,60 @@ fn eight_hours_of_scrapes_grow_no_memory() {
         "series appear by being asked for"
     );
     assert!(grown < 1 << 20, "{} KiB more", grown >> 10);
+}
+
+/// Seconds that ticks came late, in all.
+fn lateness(server: &Server) -> f64 {
+    server.metric("yum_tick_late_seconds_sum", "")
+}
+
+/// Lets a writer write for a while, with this many scrapes meanwhile. Returns how late ticks came
+/// in all.
+fn late_under_load(server: &Server, scrapes: u32) -> f64 {
+    const WHILE: Duration = Duration::from_millis(1_500);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for user in ["ann", "bob"] {
+            let stop = &stop;
+            scope.spawn(move || {
+                let mut client = Client::connect(server.address, Via::WebSocket, &token(user));
+                client.join("lobby");
+                while !stop.load(Ordering::Relaxed) {
+                    client.say("lobby", "x");
+                    while client.event_within(Duration::ZERO).is_some() {}
+                }
+            });
+        }
+        let (before, start) = (lateness(server), Instant::now());
+        for n in 1..=scrapes {
+            server.scrape();
+            std::thread::sleep((WHILE * n / scrapes).saturating_sub(start.elapsed()));
+        }
+        std::thread::sleep(WHILE.saturating_sub(start.elapsed()));
+        let late = lateness(server) - before;
+        stop.store(true, Ordering::Relaxed);
+        late
+    })
+}
+
+#[test]
+fn a_scrape_under_load_costs_a_shard_less_than_a_millisecond() {
+    const SCRAPES: u32 = 30;
+    let folder = folder();
+    let settings = [
+        ("SHARDS", "1"),
+        ("DATABASE_URL", "memory:"),
+        ("RATE_MESSAGES_PER_SECOND", "0"),
+    ];
+    let server = Server::start(folder.path(), &settings);
+    // What else runs on this machine only adds, so the best of a few rounds is the server's own.
+    let mut costs: Vec<f64> = Vec::new();
+    while costs.len() < 4 && costs.iter().all(|cost| *cost >= 0.001) {
+        let usual = late_under_load(&server, 1);
+        costs.push((late_under_load(&server, SCRAPES) - usual) / f64::from(SCRAPES));
+    }
+    assert!(
+        costs.iter().any(|cost| *cost < 0.001),
+        "seconds a scrape: {costs:?}"
+    );
 }
