@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createClient } from "redis";
 import { io } from "socket.io-client";
-import { freePort, startConformance, until, within } from "../support.mjs";
+import { freePort, pause, startConformance, until, within } from "../support.mjs";
 
 /** A Redis server on a free port, and a client of it. */
 export async function startRedis(program = "redis-server") {
@@ -20,6 +20,12 @@ export async function startRedis(program = "redis-server") {
   return {
     url,
     client,
+    /** Answers nothing for so long. */
+    async pause(ms) {
+      child.kill("SIGSTOP");
+      await pause(ms);
+      child.kill("SIGCONT");
+    },
     /** How many connections listen to a channel. */
     listeners: async (channel) => Object.values(await client.pubSubNumSub([channel]))[0],
     async remove() {
