@@ -1,8 +1,8 @@
 //! Each fault with its alert, and with what the README's walk says to look at.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -11,6 +11,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::monitor::Prometheus;
 use super::postgres_server::Postgres;
+use super::redis_server::Redis;
 use super::support::client::{Client, Via};
 use super::support::fault::hold_thread;
 use super::support::server::{Server, folder, log_of};
@@ -58,33 +59,6 @@ impl Planted {
     }
 }
 
-/// A Redis that ends with the test.
-struct Redis(Child, u16);
-
-impl Redis {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
-        let child = Command::new("redis-server")
-            .args(["--save", "", "--port", &port.to_string()])
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is there (Debian: redis-server)");
-        eventually("Redis listens", || {
-            TcpStream::connect(("127.0.0.1", port)).ok()
-        });
-        Self(child, port)
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Members of a room that do not read, and a flood for them.
 fn slow_consumers(address: SocketAddr) -> Vec<Client> {
     let slow: Vec<Client> = (0..24)
@@ -127,7 +101,7 @@ fn each_fault_raises_its_alert_and_no_other_server_does() {
     let redis = Redis::start();
     let calm = plant(&[]);
     let stored = plant(&[("DATABASE_URL", &postgres.database())]);
-    let fleet = plant(&[("REDIS_URL", &format!("redis://127.0.0.1:{}", redis.1))]);
+    let fleet = plant(&[("REDIS_URL", &redis.url())]);
     let stalled = plant(&[]);
     let slow = plant(&[("OUTBOX_BYTES_MAX", "65536")]);
     let short = plant(&[]);
@@ -142,7 +116,7 @@ fn each_fault_raises_its_alert_and_no_other_server_does() {
     let quiet = unexcused(&prometheus);
     assert!(quiet.is_empty(), "before any fault: {quiet:?}");
 
-    drop(redis);
+    redis.kill();
     postgres.signal(Signal::STOP);
     let held = hold_thread(stalled.server.pid(), "shard-1", Duration::from_secs(9));
     let unread = slow_consumers(slow.server.address);

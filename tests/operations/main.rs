@@ -9,7 +9,12 @@ mod support;
 #[path = "../store/postgres_server.rs"]
 mod postgres_server;
 
+#[expect(dead_code, reason = "the tests of Redis use the rest")]
+#[path = "../redis/redis_server.rs"]
+mod redis_server;
+
 mod alerts;
+mod checkup;
 mod journal;
 mod monitor;
 mod report;

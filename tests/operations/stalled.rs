@@ -67,6 +67,9 @@ fn the_service_manager_hears_of_start_stall_and_end() {
     ];
     let mut server = Server::start(folder.path(), &settings);
     manager.expect("READY=1\nSTATUS=ok");
+    server.signal("HUP");
+    manager.expect("RELOADING=1\nMONOTONIC_USEC=");
+    manager.expect("READY=1\nSTATUS=ok");
     // At least two a second, each well before the manager's patience ends.
     let beats = manager.said("never said", Duration::from_secs(2));
     let beats: Vec<_> = beats
