@@ -10,6 +10,7 @@ pub mod event;
 mod expiry;
 mod limit;
 mod member;
+pub mod permission;
 mod reply;
 pub mod rest;
 mod room;
@@ -28,6 +29,7 @@ use self::deadline::Deadlines;
 use self::event::{Authenticate, Authenticated, Code, Exception, Failure, MessageView, Timestamp};
 use self::expiry::Expiries;
 use self::member::Member;
+use self::permission::Permissions;
 use self::reply::{Kind, Reply};
 use self::send::Owed;
 use crate::auth::{self, AuthError, Verifier};
@@ -70,6 +72,8 @@ pub struct Parts {
     pub store: SharedStore,
     /// Who clients are.
     pub verifier: Rc<Verifier>,
+    /// Who may do what in a room.
+    pub permissions: Rc<dyn Permissions>,
     /// Who is where on this host.
     pub directory: ShardDirectory,
     /// The shard's figures.

@@ -9,6 +9,7 @@ use futures_util::future::{LocalBoxFuture, ready};
 use serde::Serialize;
 
 use super::event::{Code, Failed, Failure, INTEGER_MAX, MessageView, check_room_id};
+use super::permission::{Act, Permissions};
 use crate::auth::{self, AuthError, User, Verifier};
 use crate::env::Env;
 use crate::store::{Cursor, Page, SharedStore, StoreError};
@@ -24,6 +25,7 @@ pub struct Rest {
     env: Rc<Env>,
     store: SharedStore,
     verifier: Rc<Verifier>,
+    permissions: Rc<dyn Permissions>,
 }
 
 /// A page as it is asked for.
@@ -56,11 +58,17 @@ enum Next {
 impl Rest {
     /// The endpoint over a shard's store.
     #[must_use]
-    pub fn new(env: Rc<Env>, store: SharedStore, verifier: Rc<Verifier>) -> Self {
+    pub fn new(
+        env: Rc<Env>,
+        store: SharedStore,
+        verifier: Rc<Verifier>,
+        permissions: Rc<dyn Permissions>,
+    ) -> Self {
         Self {
             env,
             store,
             verifier,
+            permissions,
         }
     }
 
@@ -71,14 +79,16 @@ impl Rest {
         query: Query<'_>,
         authorization: impl Iterator<Item = &'a str>,
     ) -> LocalBoxFuture<'static, Response> {
-        let wanted = match self.check(query, authorization) {
+        let (user, wanted) = match self.check(query, authorization) {
             Ok(wanted) => wanted,
             Err(failure) => return Box::pin(ready(refuse(&failure))),
         };
-        let page = self
-            .store
-            .history(&wanted.room, wanted.cursor, wanted.limit);
+        let (permissions, store) = (self.permissions.clone(), self.store.clone());
         Box::pin(async move {
+            if let Err(denied) = permissions.check(&user, &wanted.room, Act::Read).await {
+                return refuse(&denied.into());
+            }
+            let page = store.history(&wanted.room, wanted.cursor, wanted.limit);
             match page.await {
                 Ok(page) => answer(&wanted, &page),
                 Err(error) => refuse(&unread(&error)),
@@ -90,14 +100,8 @@ impl Rest {
         &self,
         query: Query<'_>,
         authorization: impl Iterator<Item = &'a str>,
-    ) -> Result<Wanted, Failure> {
-        let user = self.user(authorization)?;
-        let wanted = parse(query)?;
-        if !user.may_enter(&wanted.room) {
-            let message = "the token does not allow this room";
-            return Err(Failure::new(Code::Forbidden, message));
-        }
-        Ok(wanted)
+    ) -> Result<(User, Wanted), Failure> {
+        Ok((self.user(authorization)?, parse(query)?))
     }
 
     fn user<'a>(&self, mut values: impl Iterator<Item = &'a str>) -> Result<User, Failure> {
@@ -210,6 +214,7 @@ pub fn refuse(failure: &Failure) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use super::super::permission::{Denied, TokenRooms};
     use super::*;
     use crate::auth::{AuthOptions, Claims, Keys, sign};
     use crate::store::memory::MemoryStore;
@@ -239,7 +244,7 @@ mod tests {
         let store = Rc::new(MemoryStore::default());
         let verifier = Rc::new(Verifier::new(&options()));
         Place {
-            rest: Rest::new(env.clone(), store.clone(), verifier),
+            rest: Rest::new(env.clone(), store.clone(), verifier, Rc::new(TokenRooms)),
             env,
             store,
         }
@@ -401,6 +406,28 @@ mod tests {
         let (status, code, _) = place.refusal("roomId=r", &[&narrow]);
         assert_eq!((status, &*code), (403, "forbidden"));
         assert_eq!(place.get("roomId=lobby", &[&narrow]).0.status, 200);
+    }
+
+    #[test]
+    fn the_installations_own_rules_are_asked_before_the_store() {
+        struct Nobody(Denied);
+        impl Permissions for Nobody {
+            fn check<'a>(
+                &'a self,
+                _user: &'a User,
+                room: &'a str,
+                act: Act,
+            ) -> LocalBoxFuture<'a, Result<(), Denied>> {
+                assert_eq!((room, act), ("r", Act::Read));
+                Box::pin(ready(Err(self.0)))
+            }
+        }
+        let mut place = place();
+        let token = place.token(None, 60);
+        for (denied, status) in [(Denied::Forbidden, 403), (Denied::Unknown, 503)] {
+            place.rest.permissions = Rc::new(Nobody(denied));
+            assert_eq!(place.get("roomId=r", &[&token]).0.status, status);
+        }
     }
 
     #[test]

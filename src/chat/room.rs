@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::event::{Code, Failure, JoinRoom, Joined, LeaveRoom, Left, MessageView, UserNotice};
 use super::member::Member;
+use super::permission::Act;
 use super::reply::Reply;
 use super::{Chat, NAMESPACE, RECEIVE_MESSAGE};
 use crate::engine::CloseReason;
@@ -34,10 +35,9 @@ impl Chat {
         reply: &mut Reply,
     ) -> Result<(), Failure> {
         let request = JoinRoom::parse(event.args.first())?;
-        if !member.user().may_enter(&request.room) {
-            let message = "the token does not allow this room";
-            return Err(Failure::new(Code::Forbidden, message));
-        }
+        let permissions = &self.parts.permissions;
+        let user = member.user();
+        permissions.check(&user, &request.room, Act::Join).await?;
         if let Some(coverage) = member.coverage(&request.room) {
             return self.join_again(&request, coverage, reply).await;
         }

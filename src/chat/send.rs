@@ -9,6 +9,7 @@ use futures_util::future::{Either, LocalBoxFuture, select};
 
 use super::event::{Code, Failure, Id, MessageView, SendMessage, Sent, Timestamp};
 use super::member::Member;
+use super::permission::Act;
 use super::reply::Reply;
 use super::{Chat, NAMESPACE, RECEIVE_MESSAGE};
 use crate::auth::User;
@@ -37,7 +38,7 @@ impl Chat {
     ) -> Result<(), Failure> {
         let request = SendMessage::parse(event.args.first())?;
         let user = member.user();
-        check_right(&request, &user, member)?;
+        self.check_right(&request, &user, member).await?;
         let draft = self.draft(request, &user);
         let stored = self.append(draft, event.received + ANSWER_WITHIN).await?;
         let message = &stored.message;
@@ -54,6 +55,25 @@ impl Chat {
             .now()
             .saturating_duration_since(event.received);
         self.parts.metrics.ack_seconds.record(took.as_secs_f64());
+        Ok(())
+    }
+
+    async fn check_right(
+        &self,
+        request: &SendMessage,
+        user: &User,
+        member: &Member,
+    ) -> Result<(), Failure> {
+        if request.user.as_ref().is_some_and(|id| *id != user.id) {
+            let message = "userId is not the token's user";
+            return Err(Failure::new(Code::Forbidden, message));
+        }
+        let permissions = &self.parts.permissions;
+        permissions.check(user, &request.room, Act::Send).await?;
+        if !member.is_in(&request.room) {
+            let message = "only members send: join the room first";
+            return Err(Failure::new(Code::NotInRoom, message));
+        }
         Ok(())
     }
 
@@ -185,22 +205,6 @@ async fn newest(store: &dyn Store, room: &str) -> Result<Page, StoreError> {
         Some(head @ 1..) => store.history(room, Cursor::After(head - 1), 1).await,
         _ => Ok(Page::default()),
     }
-}
-
-fn check_right(request: &SendMessage, user: &User, member: &Member) -> Result<(), Failure> {
-    if request.user.as_ref().is_some_and(|id| *id != user.id) {
-        let message = "userId is not the token's user";
-        return Err(Failure::new(Code::Forbidden, message));
-    }
-    if !user.may_enter(&request.room) {
-        let message = "the token does not allow this room";
-        return Err(Failure::new(Code::Forbidden, message));
-    }
-    if !member.is_in(&request.room) {
-        let message = "only members send: join the room first";
-        return Err(Failure::new(Code::NotInRoom, message));
-    }
-    Ok(())
 }
 
 /// Rooms of which it is not known whether their last message is stored.

@@ -10,8 +10,9 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, pending, ready};
 use serde_json::{Value, json};
 
+use super::permission::{Act, Denied, Permissions, TokenRooms};
 use super::{Chat, ChatOptions, Parts};
-use crate::auth::{AuthOptions, Claims, Keys, Verifier, sign};
+use crate::auth::{AuthOptions, Claims, Keys, User, Verifier, sign};
 use crate::bus::directory::{Directory, ShardDirectory};
 use crate::bus::usage::MessageRate;
 use crate::engine::{self, Engine, Handshake, Key, Transport};
@@ -124,6 +125,10 @@ impl World {
     }
 
     fn with_prefix(prefix: &str) -> Self {
+        Self::with(prefix, Rc::new(TokenRooms))
+    }
+
+    fn with(prefix: &str, permissions: Rc<dyn Permissions>) -> Self {
         let env = Env::seeded(3);
         let outbox_bytes_max = 64 * 1024;
         let engine = Engine::new(
@@ -157,6 +162,7 @@ impl World {
                 mood: mood.clone(),
             }),
             verifier: Rc::new(Verifier::new(&auth())),
+            permissions,
             directory: ShardDirectory::new(Directory::new(), 0),
             metrics: Rc::new(Metrics::new(0)),
             spawn,
@@ -677,4 +683,61 @@ fn who_goes_on_regardless_is_cut_off_for_a_while() {
     world.client("bob");
     world.pass(Duration::from_secs(10));
     world.client("ada");
+}
+
+/// A table of members, as an installation may have one: a look-up takes a moment, and may fail.
+#[derive(Default)]
+struct Members {
+    rights: RefCell<Vec<(&'static str, Act)>>,
+    is_down: Cell<bool>,
+}
+
+impl Permissions for Members {
+    fn check<'a>(
+        &'a self,
+        user: &'a User,
+        _room: &'a str,
+        act: Act,
+    ) -> LocalBoxFuture<'a, Result<(), Denied>> {
+        Box::pin(async move {
+            futures_lite::future::yield_now().await;
+            if self.is_down.get() {
+                return Err(Denied::Unknown);
+            }
+            let rights = self.rights.borrow();
+            let has_it = rights.iter().any(|right| *right == (&*user.id, act));
+            has_it.then_some(()).ok_or(Denied::Forbidden)
+        })
+    }
+}
+
+#[test]
+fn each_act_asks_the_installations_own_rules() {
+    let members = Rc::new(Members::default());
+    let world = World::with("", members.clone());
+    let (ada, bob) = (world.client("ada"), world.client("bob"));
+    members.rights.borrow_mut().push(("ada", Act::Join));
+    assert_eq!(world.join(ada).expect("an ack")["ok"], true);
+    assert_eq!(code(world.join(bob)), "forbidden");
+    assert_eq!(
+        code(world.say(ada, "1")),
+        "forbidden",
+        "to join is not to send"
+    );
+    members.rights.borrow_mut().push(("ada", Act::Send));
+    assert_eq!(world.say(ada, "1").expect("an ack")["ok"], true);
+    members.is_down.set(true);
+    assert_eq!(code(world.say(ada, "2")), "unavailable");
+    assert_eq!(code(world.join(bob)), "unavailable");
+    members.is_down.set(false);
+    members.rights.borrow_mut().clear();
+    assert_eq!(
+        code(world.say(ada, "2")),
+        "forbidden",
+        "a right is asked for when it is used"
+    );
+    assert_eq!(
+        world.say(bob, "3").map(|ack| ack["ok"] == true),
+        Some(false)
+    );
 }

@@ -13,6 +13,7 @@ use super::stores::OpenStore;
 use crate::auth::{AuthOptions, Verifier};
 use crate::bus::mesh::{Mesh, Seat};
 use crate::bus::redis::{self, Fleet, Redis};
+use crate::chat::permission::{Permissions, TokenRooms};
 use crate::chat::rest::Rest;
 use crate::chat::{self, Chat, ChatOptions};
 use crate::config::Config;
@@ -81,6 +82,7 @@ pub(super) async fn serve(parts: Parts) {
     let current = parts.all.current.clone();
     let live = current.newer(&mut seen).expect("nothing was seen yet");
     let verifier = Rc::new(Verifier::with_rules(live.rules.clone()));
+    let permissions: Rc<dyn Permissions> = Rc::new(TokenRooms);
     let chat = Chat::new(
         ChatOptions {
             room_prefix: parts.all.config.room_prefix.clone(),
@@ -92,6 +94,7 @@ pub(super) async fn serve(parts: Parts) {
             hub: hub.clone(),
             store: store.clone(),
             verifier: verifier.clone(),
+            permissions: permissions.clone(),
             directory: mesh.directory().clone(),
             metrics: metrics.clone(),
             spawn,
@@ -105,7 +108,7 @@ pub(super) async fn serve(parts: Parts) {
 
     let routes = Rc::new(Routes {
         status: parts.all.status.clone(),
-        history: Rest::new(env.clone(), store.clone(), verifier.clone()),
+        history: Rest::new(env.clone(), store.clone(), verifier.clone(), permissions),
         demo: parts
             .all
             .config

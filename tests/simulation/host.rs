@@ -9,6 +9,7 @@ use futures_util::future::{LocalBoxFuture, ready};
 use project_yum::auth::Verifier;
 use project_yum::bus::directory::Directory;
 use project_yum::bus::mesh::seats_with_slots;
+use project_yum::chat::permission::TokenRooms;
 use project_yum::chat::{Chat, ChatOptions, Parts};
 use project_yum::engine::{self, CloseReason, Engine, Flow, Handler, Handshake, Key};
 use project_yum::env::Env;
@@ -139,6 +140,7 @@ impl Host {
                 owner: self.number,
             }),
             verifier: ground.verifier.clone(),
+            permissions: Rc::new(TokenRooms),
             directory: link.mesh.directory().clone(),
             metrics: Rc::new(Metrics::new(usize::from(number))),
             spawn,
