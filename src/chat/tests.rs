@@ -705,7 +705,7 @@ impl Permissions for Members {
                 return Err(Denied::Unknown);
             }
             let rights = self.rights.borrow();
-            let has_it = rights.iter().any(|right| *right == (&*user.id, act));
+            let has_it = rights.iter().any(|(id, of)| **id == *user.id && *of == act);
             has_it.then_some(()).ok_or(Denied::Forbidden)
         })
     }

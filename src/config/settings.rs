@@ -57,7 +57,7 @@ const fn live(setting: Setting) -> Setting {
     }
 }
 
-/// Every setting that does something in this version.
+/// Every setting.
 pub const SETTINGS: &[Setting] = &[
     plain(
         "HOST",
@@ -220,18 +220,6 @@ pub const SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// A setting whose feature is not built yet. Its row goes when the feature comes.
-#[derive(Debug, Clone, Copy)]
-pub struct Later {
-    /// The environment variable.
-    pub name: &'static str,
-    /// What is missing.
-    pub feature: &'static str,
-}
-
-/// Settings that are refused by name, unless their value turns the feature off ([`OFF`]).
-pub const LATER: &[Later] = &[];
-
 /// Values that turn a feature off.
 pub const OFF: &[&str] = &["", "0", "none", "false", "off"];
 
@@ -273,13 +261,6 @@ pub fn reference() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_setting_is_either_built_or_comes_later() {
-        for later in LATER {
-            assert!(find(later.name).is_none(), "{}", later.name);
-        }
-    }
 
     #[test]
     fn the_reference_names_every_setting() {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Problem;
-use super::settings::{LATER, OFF, SETTINGS, find};
+use super::settings::{SETTINGS, find};
 
 /// Reads a whole file; the error says why not.
 pub type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
@@ -22,7 +22,7 @@ pub(super) struct Found {
     pub(super) source: &'static str,
 }
 
-/// Takes the first source that has each setting, and refuses what this version cannot do.
+/// Takes the first source that has each setting.
 pub(super) fn resolve(
     layers: &[(&'static str, &Vars)],
     read: Read<'_>,
@@ -57,23 +57,7 @@ pub(super) fn resolve(
             break;
         }
     }
-    refuse_later(layers, problems);
     found
-}
-
-fn refuse_later(layers: &[(&'static str, &Vars)], problems: &mut Vec<Problem>) {
-    for later in LATER {
-        let set = layers.iter().find_map(|(_, vars)| {
-            present(vars, later.name).or_else(|| present(vars, &format!("{}_FILE", later.name)))
-        });
-        if set.is_some_and(|value| !OFF.contains(&value)) {
-            let text = format!(
-                "{} is not in this version; remove the setting or set it to none",
-                later.feature
-            );
-            problems.push(Problem::new(later.name, text));
-        }
-    }
 }
 
 fn present<'a>(vars: &'a Vars, name: &str) -> Option<&'a str> {
@@ -130,11 +114,8 @@ pub(super) fn parse_file(text: &str, problems: &mut Vec<Problem>) -> Vars {
             (_, value) => {
                 let name = key.to_ascii_uppercase();
                 let base = name.strip_suffix("_FILE").unwrap_or(&name);
-                let known = find(&name).is_some()
-                    || find(base).is_some_and(|setting| setting.from_file)
-                    || LATER
-                        .iter()
-                        .any(|later| later.name == name || later.name == base);
+                let known =
+                    find(&name).is_some() || find(base).is_some_and(|setting| setting.from_file);
                 if known && key == name.to_ascii_lowercase() {
                     insert(&mut vars, &key, &name, &value, problems);
                 } else {

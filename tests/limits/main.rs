@@ -6,6 +6,7 @@ mod support;
 
 mod addresses;
 mod forwarded;
+mod headers;
 mod keys;
 mod messages;
 mod proxy_protocol;

@@ -158,12 +158,12 @@ fn limits_by_address_change_too_and_a_drain_ends_the_server_all_the_same() {
         let connections: Vec<_> = (0..most)
             .map(|_| super::http_from("127.0.0.9", address))
             .collect();
-        let served = connections.into_iter().map(|mut connection| {
+        let answered = connections.into_iter().map(|mut connection| {
             let answer = connection.ask("GET", "/health", &[], b"");
             (connection, answer.is_ok())
         });
-        let served: Vec<_> = served.collect();
-        served.iter().filter(|(_, is_served)| *is_served).count()
+        let answered: Vec<_> = answered.collect();
+        answered.iter().filter(|(_, is_ok)| *is_ok).count()
     };
     assert_eq!(count(6), 6);
     reload(&server, path, &with("MAX_CONNECTIONS_PER_IP=2\n"), "done");

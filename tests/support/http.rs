@@ -91,6 +91,13 @@ impl Connection {
         self.stream.write_all(&bytes)
     }
 
+    /// All that comes until the server closes the connection.
+    pub(crate) fn rest(mut self) -> std::io::Result<String> {
+        let mut text = String::from_utf8(self.read).map_err(std::io::Error::other)?;
+        self.stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
     /// The next answer; `None` when it has not come by `deadline`.
     pub(crate) fn receive(&mut self, deadline: Instant) -> std::io::Result<Option<Response>> {
         loop {
