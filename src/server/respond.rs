@@ -1,4 +1,4 @@
-//! Answers the requests that belong to no session: health, history, and the demo's page.
+//! Answers the requests that belong to no session: health, history, the demo's page and documents.
 
 use std::sync::Arc;
 
@@ -18,6 +18,19 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// The paths that probes ask for.
 pub const HEALTH: &[&str] = &["/health", "/health/ready"];
+
+/// The documents of the interface, which `tests/clients/node/documents.test.mjs` keeps true.
+const DOCUMENTS: &[(&str, &str)] = &[
+    ("/openapi.json", include_str!("openapi.json")),
+    ("/asyncapi.json", include_str!("asyncapi.json")),
+];
+
+/// The document at this path.
+fn document(path: &str) -> Option<&'static str> {
+    DOCUMENTS
+        .iter()
+        .find_map(|(place, text)| (*place == path).then_some(*text))
+}
 
 /// The demo's page and what its tokens are signed with.
 pub struct Demo {
@@ -53,7 +66,7 @@ pub struct Routes {
     pub status: Arc<Status>,
     /// Answers `/api/messages`.
     pub history: Rest,
-    /// Answers `/`, in demo mode.
+    /// Answers `/` and the documents, in demo mode.
     pub demo: Option<Demo>,
 }
 
@@ -64,7 +77,7 @@ impl Routes {
         let known = match request.head.path() {
             "/health" | "/health/ready" | "/api/messages" => true,
             "/" => self.demo.is_some(),
-            _ => false,
+            path => self.demo.is_some() && document(path).is_some(),
         };
         if !known {
             let text = "there is nothing at this path";
@@ -83,6 +96,7 @@ impl Routes {
             ("/health", _) => ready(health(self.status.health())),
             ("/health/ready", _) => ready(health(self.status.ready())),
             ("/", Some(demo)) => ready(demo.answer(request.head.field("host").unwrap_or_default())),
+            (path, Some(_)) if let Some(text) = document(path) => ready(Response::json(200, text)),
             _ => {
                 let authorization = request.head.values("authorization");
                 self.history.history(request.head.query(), authorization)
