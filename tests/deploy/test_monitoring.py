@@ -311,8 +311,14 @@ class Faults(unittest.TestCase):
     def test_each_alert_fires_for_its_fault_and_no_other_does(self):
         database = Postgres(self.folder / "postgres")
         self.addCleanup(database.end)
+        redis_port = free_port()
+        redis = subprocess.Popen(["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", ""],
+                                 cwd=self.folder, stdout=subprocess.DEVNULL)
+        self.addCleanup(redis.wait)
+        self.addCleanup(redis.kill)
         servers = {
             "well": self.start("well"),
+            "without-redis": self.start("without-redis", REDIS_URL=f"redis://127.0.0.1:{redis_port}"),
             "without-database": self.start("without-database", DATABASE_URL=database.url),
             "stalled": self.start("stalled"),
             "deaf-clients": self.start("deaf-clients", OUTBOX_BYTES_MAX="65536"),
@@ -339,12 +345,14 @@ class Faults(unittest.TestCase):
         self.assertEqual(self.firing(), set(), "all is quiet before anything happens")
 
         database.end()
+        redis.kill()
         servers["gone"].process.kill()
         self.take_descriptors(servers["crowded"], 0.84)
         self.stop_reading(servers["deaf-clients"])
         self.hold_a_shard(servers["stalled"])
         expected = {
             ("without-database", "YumStoreDown"),
+            ("without-redis", "YumBusDown"),
             ("stalled", "YumShardStalled"),
             ("deaf-clients", "YumSlowConsumers"),
             ("crowded", "YumDescriptorsShort"),

@@ -175,7 +175,7 @@ class Nix(Folder):
         self.assertEqual(self.evaluate()["undescribed"], [])
 
     def test_the_program_accepts_the_files_it_is_given(self):
-        locally = {"database": {"createLocally": True}}
+        locally = {"database": {"createLocally": True}, "redis": {"createLocally": True}}
         web = {"nginx": {"enable": True, "virtualHost": "chat.example.org"}}
         for settings in [{}, {"settings": {"drain_seconds": 20, "cors_origins": "https://a.example"}}, locally, web]:
             unit = self.unit(credentials=KEY, **settings)
