@@ -1,7 +1,7 @@
 //! Who is where in this process: the shards of each room, and the users in it.
 //!
-//! Rooms live in a slab that all shards share. A shard keeps the keys of the rooms it has members of,
-//! so publishing to one of them reads one atomic and takes no lock. Names are resolved under a lock
+//! A shard keeps a reference to the entry of each room it has members of, so publishing to one of them
+//! reads one atomic and takes no lock. Names are resolved under a lock
 //! only at a shard's first join, at its last leave, and for rooms it has no members of. An entry that
 //! has neither shards nor users is gone, whatever its name was.
 
@@ -12,21 +12,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sharded_slab::Slab;
-
 use super::usage::{MessageRate, Usage, Usages};
 
 /// Shards that a set of shards can hold.
 pub const SHARDS_MAX: u8 = 64;
 
-/// Keys of rooms, or what else is known of them, by namespace and name.
-type Names<T = usize> = BTreeMap<Box<str>, BTreeMap<Box<str>, T>>;
+/// What is known of rooms, by namespace and name.
+type Names<T> = BTreeMap<Box<str>, BTreeMap<Box<str>, T>>;
 
 /// One for the process.
 #[derive(Debug)]
 pub struct Directory {
-    rooms: Slab<Room>,
-    names: Mutex<Names>,
+    rooms: Mutex<Names<Arc<Room>>>,
     /// The last version given to a change of a user's presence. One for all rooms, so that it grows
     /// even when a room's entry goes and comes again.
     version: AtomicU64,
@@ -57,8 +54,7 @@ impl Directory {
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            rooms: Slab::new(),
-            names: Mutex::default(),
+            rooms: Mutex::default(),
             version: AtomicU64::new(0),
             usages: Usages::default(),
         })
@@ -67,33 +63,25 @@ impl Directory {
     /// How many rooms are known.
     #[must_use]
     pub fn rooms(&self) -> usize {
-        lock(&self.names).values().map(BTreeMap::len).sum()
+        lock(&self.rooms).values().map(BTreeMap::len).sum()
     }
 
     /// Uses a room's entry while nobody may remove it; makes one if there is none.
-    fn with_room<R>(&self, namespace: &str, room: &str, step: impl FnOnce(usize, &Room) -> R) -> R {
-        let mut names = lock(&self.names);
-        let of_namespace = match names.get_mut(namespace) {
+    fn with_room<R>(&self, namespace: &str, room: &str, step: impl FnOnce(&Arc<Room>) -> R) -> R {
+        let mut rooms = lock(&self.rooms);
+        let of_namespace = match rooms.get_mut(namespace) {
             Some(of_namespace) => of_namespace,
-            None => names.entry(namespace.into()).or_default(),
+            None => rooms.entry(namespace.into()).or_default(),
         };
-        let key = if let Some(key) = of_namespace.get(room) {
-            *key
-        } else {
-            let key = self.rooms.insert(Room::default());
-            let key = key.expect("a slab holds more rooms than memory does");
-            of_namespace.insert(room.into(), key);
-            key
+        let entry = match of_namespace.get(room) {
+            Some(entry) => Arc::clone(entry),
+            None => Arc::clone(of_namespace.entry(room.into()).or_default()),
         };
-        let entry = self.rooms.get(key).expect("a named room is in the slab");
-        let result = step(key, &entry);
-        let is_unused = entry.is_unused();
-        drop(entry);
-        if is_unused {
+        let result = step(&entry);
+        if entry.is_unused() {
             of_namespace.remove(room);
-            self.rooms.remove(key);
             if of_namespace.is_empty() {
-                names.remove(namespace);
+                rooms.remove(namespace);
             }
         }
         result
@@ -110,9 +98,9 @@ pub struct Change {
 }
 
 /// A room that a shard has members of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Joined {
-    key: usize,
+    room: Arc<Room>,
     /// The last version given before the shard's first join: news up to it is of no interest.
     since: u64,
 }
@@ -123,7 +111,7 @@ pub struct ShardDirectory {
     directory: Arc<Directory>,
     shard: u8,
     /// The rooms that this shard has members of.
-    keys: Rc<RefCell<Names<Joined>>>,
+    joined: Rc<RefCell<Names<Joined>>>,
 }
 
 impl ShardDirectory {
@@ -137,7 +125,7 @@ impl ShardDirectory {
         Self {
             directory,
             shard,
-            keys: Rc::default(),
+            joined: Rc::default(),
         }
     }
 
@@ -147,13 +135,15 @@ impl ShardDirectory {
 
     /// This shard has a first member of the room.
     pub(super) fn subscribe(&self, namespace: &str, room: &str) {
-        let joined = self.directory.with_room(namespace, room, |key, entry| {
+        let joined = self.directory.with_room(namespace, room, |entry| {
             entry.shards.fetch_or(self.bit(), Ordering::SeqCst);
-            let since = self.directory.version.load(Ordering::SeqCst);
-            Joined { key, since }
+            Joined {
+                room: Arc::clone(entry),
+                since: self.directory.version.load(Ordering::SeqCst),
+            }
         });
-        let mut keys = self.keys.borrow_mut();
-        keys.entry(namespace.into())
+        let mut all = self.joined.borrow_mut();
+        all.entry(namespace.into())
             .or_default()
             .insert(room.into(), joined);
     }
@@ -161,42 +151,40 @@ impl ShardDirectory {
     /// Whether a change of this version came after the shard's first join of the room. An older one may
     /// still be on its way, sent for members who have left since; the change that undid it is not.
     pub(super) fn is_news(&self, namespace: &str, room: &str, version: u64) -> bool {
-        let keys = self.keys.borrow();
-        let joined = keys.get(namespace).and_then(|rooms| rooms.get(room));
+        let all = self.joined.borrow();
+        let joined = all.get(namespace).and_then(|rooms| rooms.get(room));
         joined.is_none_or(|joined| version > joined.since)
     }
 
     /// This shard's last member of the room has left.
     pub(super) fn unsubscribe(&self, namespace: &str, room: &str) {
-        let mut keys = self.keys.borrow_mut();
-        if let Some(of_namespace) = keys.get_mut(namespace) {
+        let mut all = self.joined.borrow_mut();
+        if let Some(of_namespace) = all.get_mut(namespace) {
             of_namespace.remove(room);
             if of_namespace.is_empty() {
-                keys.remove(namespace);
+                all.remove(namespace);
             }
         }
-        drop(keys);
-        self.directory.with_room(namespace, room, |_, entry| {
+        drop(all);
+        self.directory.with_room(namespace, room, |entry| {
             entry.shards.fetch_and(!self.bit(), Ordering::SeqCst);
         });
     }
 
     /// The other shards that have members of the room, a bit for each.
     pub(super) fn others(&self, namespace: &str, room: &str) -> u64 {
-        let keys = self.keys.borrow();
-        let known = keys.get(namespace).and_then(|rooms| rooms.get(room));
-        let entry = known.and_then(|joined| self.directory.rooms.get(joined.key));
-        let shards = match entry {
-            Some(entry) => entry.shards.load(Ordering::SeqCst),
+        let all = self.joined.borrow();
+        let known = all.get(namespace).and_then(|rooms| rooms.get(room));
+        let shards = match known {
+            Some(joined) => joined.room.shards.load(Ordering::SeqCst),
             None => self.others_by_name(namespace, room),
         };
         shards & !self.bit()
     }
 
     fn others_by_name(&self, namespace: &str, room: &str) -> u64 {
-        let names = lock(&self.directory.names);
-        let key = names.get(namespace).and_then(|rooms| rooms.get(room));
-        let entry = key.and_then(|key| self.directory.rooms.get(*key));
+        let rooms = lock(&self.directory.rooms);
+        let entry = rooms.get(namespace).and_then(|rooms| rooms.get(room));
         entry.map_or(0, |entry| entry.shards.load(Ordering::SeqCst))
     }
 
@@ -267,7 +255,7 @@ impl ShardDirectory {
         room: &str,
         step: impl FnOnce(&mut BTreeMap<Box<str>, u32>) -> bool,
     ) -> Change {
-        self.directory.with_room(namespace, room, |_, entry| {
+        self.directory.with_room(namespace, room, |entry| {
             let mut users = lock(&entry.users);
             let edge = step(&mut users);
             let version = self.directory.version.fetch_add(1, Ordering::SeqCst) + 1;
@@ -293,7 +281,7 @@ mod tests {
         last.subscribe("/", "a");
         assert_eq!(first.others("/", "a"), 1 << 63, "by its name");
         first.subscribe("/", "a");
-        assert_eq!(first.others("/", "a"), 1 << 63, "by its key");
+        assert_eq!(first.others("/", "a"), 1 << 63, "by its entry");
         assert_eq!(last.others("/", "a"), 1);
         assert_eq!(last.others("/b", "a"), 0);
         last.unsubscribe("/", "a");
@@ -312,8 +300,8 @@ mod tests {
             let _ = shard.exit("/", &name, "ada");
         }
         assert_eq!(directory.rooms(), 0);
-        assert!(shard.keys.borrow().is_empty());
-        assert!(lock(&directory.names).is_empty());
+        assert!(shard.joined.borrow().is_empty());
+        assert!(lock(&directory.rooms).is_empty());
     }
 
     #[test]

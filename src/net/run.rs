@@ -80,6 +80,12 @@ impl Process {
         !self.has_doubted.swap(true, Ordering::Relaxed)
     }
 
+    /// How many connections all shards have.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     pub(super) fn opened(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }

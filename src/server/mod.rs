@@ -10,6 +10,7 @@ pub mod demo;
 pub mod doctor;
 pub mod executor;
 pub mod live;
+mod memory;
 pub mod metrics_listener;
 pub mod notify;
 pub mod probe;
@@ -163,7 +164,11 @@ fn start_shards(
     store_seats: Vec<postgres::Seat>,
 ) -> Result<Ends, ServerError> {
     let count = u8::try_from(plan.shards).expect("there are at most 64 shards");
-    let seats = mesh::seats(count, &Directory::new());
+    let directory = Directory::new();
+    let seats = mesh::seats(count, &directory);
+    let process = all.process.clone();
+    memory::start(move || process.connections() + directory.rooms())
+        .map_err(ServerError::Thread)?;
     let handoffs = net::Handoffs::mesh(plan.shards);
     let (ended, ends) = flume::bounded(plan.shards);
     let each = listeners

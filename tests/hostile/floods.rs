@@ -7,7 +7,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
-use super::support::client::Client;
+use serde_json::json;
+
+use super::support::client::{Client, Via};
 use super::support::eventually;
 use super::support::http;
 use super::support::server::{Server, folder};
@@ -207,6 +209,71 @@ fn a_server_out_of_descriptors_serves_those_it_has_and_then_the_next() {
     );
     witness.check().expect("the witness");
     witness.end();
+}
+
+/// Everybody joins rooms of his own, and leaves.
+#[test]
+fn rooms_that_are_left_leave_no_memory_behind() {
+    let _turn = turn();
+    let (clients, rounds) = if long() { (50, 2) } else { (10, 3) };
+    let folder = folder();
+    let server = Server::start(
+        folder.path(),
+        &[("SHARDS", "2"), ("PING_INTERVAL_MS", "300000")],
+    );
+    let address = server.address;
+    // Names of the same length, so that each round asks for the same.
+    let rooms_of = |client: usize, round: usize| {
+        (0..1000).map(move |room| format!("flood-{client:03}-{round:03}-{room:04}-{:060}", 0))
+    };
+    let mut all: Vec<Client> = (0..clients)
+        .map(|number| Client::connect(address, Via::WebSocket, &token(&format!("u{number}"))))
+        .collect();
+    let ask = |all: &mut [Client], event: &str, round: usize| {
+        for (number, client) in all.iter_mut().enumerate() {
+            for chunk in rooms_of(number, round).collect::<Vec<_>>().chunks(50) {
+                let payloads: Vec<_> = chunk.iter().map(|room| json!({"roomId": room})).collect();
+                for id in client.ask_all(event, &payloads) {
+                    let ack = client.ack_within(id, Duration::from_secs(30));
+                    assert_eq!(ack.expect("an ack")["ok"], true);
+                }
+            }
+        }
+    };
+    // The first ones bring what a process takes once.
+    ask(&mut all[..1], "joinRoom", 999);
+    ask(&mut all[..1], "leaveRoom", 999);
+    let before = settled(&server);
+    ask(&mut all, "joinRoom", 0);
+    let joined = settled(&server);
+    assert!((server.metric("yum_rooms", "") - f64::from(clients as u32) * 1000.0).abs() < 0.5);
+    ask(&mut all, "leaveRoom", 0);
+    // Who came and went is remembered for 10 s, and memory given back after a while.
+    let bound = before + before / 10;
+    let rest = |what: &str| {
+        let (peak, begun) = (server.resident_bytes(), Instant::now());
+        while server.resident_bytes() > bound && begun.elapsed() < Duration::from_secs(45) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let now = server.resident_bytes();
+        let (peak, rest, took) = (peak >> 10, now >> 10, begun.elapsed());
+        eprintln!("{what}: {peak} KiB, and {rest} after {took:?}");
+        now
+    };
+    let left = rest("left");
+    for round in 1..rounds {
+        ask(&mut all, "joinRoom", round);
+        ask(&mut all, "leaveRoom", round);
+    }
+    let over_time = rest("over time");
+    let (rooms, names) = (clients * 1000, clients * 1000 * rounds);
+    let (first, then) = (before >> 10, joined >> 10);
+    eprintln!("{first} KiB before, {then} with {rooms} rooms; {names} names in all");
+    assert!(left <= bound, "{left} bytes are left, {before} before");
+    assert!(
+        over_time <= bound,
+        "{over_time} bytes over time, {before} before"
+    );
 }
 
 /// Thousands come at once, and go at once, twice.
