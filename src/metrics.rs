@@ -68,6 +68,7 @@ table! {
     SESSIONS_CLOSED = "yum_sessions_closed_total", Kind::Counter, Count, "Engine.IO sessions closed, by reason.";
     HANDSHAKES_REFUSED = "yum_handshakes_refused_total", Kind::Counter, Count, "Engine.IO requests refused, by reason.";
     UPGRADES = "yum_upgrades_total", Kind::Counter, Count, "Upgrades from polling to WebSocket, by outcome.";
+    BOUNDS = "yum_bounds_total", Kind::Counter, Count, "Times that a bound was met which no other figure counts, by bound; the README says which there are.";
     SLOW_CONSUMERS = "yum_slow_consumers_total", Kind::Counter, Count, "Sessions closed because their unsent output passed its bound.";
     OUTBOX_BYTES = "yum_outbox_bytes", Kind::Gauge, Bytes, "Unsent output of all sessions.";
     FLUSHES = "yum_flushes_total", Kind::Counter, Count, "Sends to a WebSocket; each carries all frames that waited.";
@@ -234,6 +235,8 @@ pub struct Metrics {
     pub sessions_closed: Family,
     pub handshakes_refused: Family,
     pub upgrades: Family,
+    /// By the names in the README's table of bounds.
+    pub bounds: Family,
     pub slow_consumers: Counter,
     pub outbox_bytes: Gauge,
     pub flushes: Counter,
@@ -325,6 +328,7 @@ impl Metrics {
                 "rate_limited",
             ]),
             upgrades: family(UPGRADES, "outcome").knowing(&["done", "refused", "abandoned"]),
+            bounds: family(BOUNDS, "bound"),
             slow_consumers: counter(SLOW_CONSUMERS),
             outbox_bytes: gauge(OUTBOX_BYTES),
             flushes: counter(FLUSHES),

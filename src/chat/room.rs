@@ -138,6 +138,7 @@ impl Chat {
         until: u64,
     ) -> Result<Option<Replayed>, StoreError> {
         let Some(count) = until.checked_sub(after).filter(|n| *n <= REPLAY_MAX) else {
+            self.parts.metrics.bounds.increment("replay");
             return Ok(None);
         };
         let first = self.replay_page(room, after, count).await?;

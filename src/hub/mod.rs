@@ -436,8 +436,14 @@ impl Hub {
         self.with(|state| state.presence.forget_old(now));
         while let Some(due) = self.with(|state| state.timers.pop(now)) {
             match due {
-                Due::Connect(key) => self.session_due(key, CloseReason::ForcedServerClose),
-                Due::Attachments(key) => self.session_due(key, CloseReason::ForcedClose),
+                Due::Connect(key) => {
+                    self.metrics().bounds.increment("connect_time");
+                    self.session_due(key, CloseReason::ForcedServerClose);
+                }
+                Due::Attachments(key) => {
+                    self.metrics().bounds.increment("attachments_time");
+                    self.session_due(key, CloseReason::ForcedClose);
+                }
                 Due::Ack(socket, id) => self.ack_failed(socket, id),
                 Due::Acks(sockets, id) => {
                     for socket in sockets {

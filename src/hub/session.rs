@@ -254,6 +254,7 @@ impl Hub {
             Some(session.client.refused(namespace))
         });
         if is_too_often == Some(true) {
+            self.metrics().bounds.increment("refusals");
             self.engine().close(key, CloseReason::ForcedServerClose);
         }
     }

@@ -235,13 +235,12 @@ impl Connection {
         self.open.0.mark_active();
         let deadline = Instant::now() + WRITE_TIMEOUT;
         let deadlines = self.open.0.deadlines.clone();
-        match deadlines
-            .within(deadline, self.stream.write_all(bytes))
-            .await
-        {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(Closed::TimedOut),
+        let written = deadlines.within(deadline, self.stream.write_all(bytes));
+        if let Ok(result) = written.await {
+            return Ok(result?);
         }
+        self.open.0.metrics.bounds.increment("write_time");
+        Err(Closed::TimedOut)
     }
 
     /// Resolves when the peer has closed the connection or it failed. Bytes that come meanwhile stay
@@ -251,6 +250,7 @@ impl Connection {
     pub async fn closed_by_peer(&mut self) -> Closed {
         loop {
             if self.buffer.len() >= PIPELINE_BYTES_MAX {
+                self.open.0.metrics.bounds.increment("pipeline");
                 return std::future::pending().await;
             }
             match poll_fn(|cx| self.poll_fill(cx)).await {

@@ -133,6 +133,10 @@ impl Port {
     pub(super) fn push_control(&self, bytes: &[u8]) -> Result<(), ControlFull> {
         let mut control = self.control.borrow_mut();
         if control.len() + bytes.len() > CONTROL_BYTES_MAX {
+            let connection = self.connection.try_borrow();
+            if let Ok(connection) = connection {
+                connection.shard().metrics().bounds.increment("control");
+            }
             return Err(ControlFull);
         }
         control.extend_from_slice(bytes);

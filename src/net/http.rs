@@ -76,6 +76,16 @@ async fn read_head(
         match connection.fill(deadline).await {
             Ok(1..) => {}
             Err(Closed::TimedOut) if begun => return Err(HttpError::TimedOut),
+            Err(Closed::TimedOut) => {
+                let first = idle == FIRST_BYTE_TIMEOUT;
+                let bound = if first {
+                    "first_byte_time"
+                } else {
+                    "keep_alive_time"
+                };
+                connection.shard().metrics.bounds.increment(bound);
+                return Ok(None);
+            }
             Ok(0) | Err(_) => return Ok(None),
         }
     }
@@ -85,6 +95,7 @@ async fn read_head(
 async fn refuse(mut connection: Connection, error: HttpError) {
     let shard = Rc::clone(connection.shard());
     let _busy = shard.busy();
+    count_bound(&shard, error, "head_time");
     let response = refusal(error);
     shard
         .metrics
@@ -99,6 +110,14 @@ async fn refuse(mut connection: Connection, error: HttpError) {
     });
     if connection.write_all(&bytes).await.is_ok() {
         connection.linger().await;
+    }
+}
+
+/// Counts the bound that a refusal means; `time` is the one of a step that took too long.
+fn count_bound(shard: &Shard, error: HttpError, time: &'static str) {
+    let time = (error == HttpError::TimedOut).then_some(time);
+    if let Some(bound) = error.bound().or(time) {
+        shard.metrics.bounds.increment(bound);
     }
 }
 
@@ -351,6 +370,7 @@ impl Connection {
             Ok(body) => return Ok(body),
             Err(error) => error,
         };
+        count_bound(self.shard(), error, "body_time");
         self.respond(request, refusal(error)).await?;
         Err(match error {
             HttpError::TimedOut => Closed::TimedOut,

@@ -250,7 +250,13 @@ impl Driver {
     /// Takes one message.
     fn take(&mut self, message: Result<Message, Error>) -> Option<End> {
         let packet = match message {
-            Err(error) => return Some(End::of(&error)),
+            Err(error) => {
+                let end = End::of(&error);
+                if end.farewell == Farewell::Close(Some(1009)) {
+                    self.shard.metrics().bounds.increment("message");
+                }
+                return Some(end);
+            }
             Ok(Message::Close(frame)) => {
                 let code = frame.map(|frame| frame.code.into());
                 return Some(End::closing(CloseReason::TransportClose, code));
@@ -386,7 +392,14 @@ async fn farewell(mut connection: Connection, bytes: Vec<u8>) {
     if stream.shutdown(std::net::Shutdown::Write).await.is_err() {
         return;
     }
-    while let Ok::<usize, Closed>(1..) = connection.fill(deadline).await {
-        connection.buffer().clear();
+    loop {
+        match connection.fill(deadline).await {
+            Ok(1..) => connection.buffer().clear(),
+            Err(Closed::TimedOut) => {
+                connection.shard().metrics().bounds.increment("close_time");
+                return;
+            }
+            _ => return,
+        }
     }
 }

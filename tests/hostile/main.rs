@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bounds;
 mod case;
 mod floods;
 mod play;
@@ -122,7 +123,10 @@ fn suite(shards: usize) {
         .resident_bytes()
         .saturating_sub(*run.before.lock().expect("no panic"));
     let slowest = run.slowest.into_inner().expect("no panic");
-    let faults = run.faults.into_inner().expect("no panic");
+    let mut faults = run.faults.into_inner().expect("no panic");
+    if wanted.is_empty() {
+        faults.extend(bounds::check_counts(&server));
+    }
     let heard = witness.end();
     eprintln!(
         "{} cases on {shards} shards: +{} KiB, /health at most {slowest:?}, {heard} messages witnessed",

@@ -16,6 +16,7 @@ use super::support::token::token;
 
 /// Labels of the figures that have others than `shard`.
 const LABELS: &[(&str, &[&str])] = &[
+    ("yum_bounds_total", &["bound", "shard"]),
     ("yum_connect_errors_total", &["code", "shard"]),
     ("yum_connections_refused_total", &["reason", "shard"]),
     ("yum_drops_total", &["reason", "shard"]),

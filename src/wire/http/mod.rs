@@ -73,6 +73,18 @@ pub enum HttpError {
 }
 
 impl HttpError {
+    /// The bound that was met, if it was one: a word for a metric.
+    #[must_use]
+    pub fn bound(self) -> Option<&'static str> {
+        match self {
+            Self::RequestLineTooLong => Some("request_line"),
+            Self::HeadTooLarge => Some("head"),
+            Self::TrailersTooLarge => Some("trailers"),
+            Self::BodyTooLarge => Some("body"),
+            _ => None,
+        }
+    }
+
     /// The status of the answer that this error earns.
     #[must_use]
     pub fn status(self) -> u16 {

@@ -1,0 +1,99 @@
+//! The README's table of bounds: each row names what counts it, and that is counted.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::support::server::Server;
+
+/// Met by some case of the suite. The others take a test of their own: a client that does not read for
+/// 20 s, and a replay (`tests/chat/replay.rs`).
+const ELSEWHERE: [&str; 2] = ["write_time", "replay"];
+
+/// The words in backticks of the last column of each row.
+fn counted() -> Vec<(String, Vec<String>)> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let text = std::fs::read_to_string(path).expect("the README");
+    let (_, table) = text.split_once("## Bounds").expect("the chapter");
+    let (table, _) = table.split_once("\n## ").expect("another chapter follows");
+    let rows = table.lines().filter(|line| line.starts_with("| "));
+    rows.skip(1)
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+            let last = cells.last().expect("a cell");
+            let words = last.split('`').skip(1).step_by(2).map(str::to_owned);
+            (cells[0].trim().to_owned(), words.collect())
+        })
+        .collect()
+}
+
+/// Every word of `bounds.increment("…")` in the server's code.
+fn in_the_code(folder: &Path, words: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            in_the_code(&path, words);
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a file");
+        for part in text.split("bounds.increment(\"").skip(1) {
+            words.extend(part.split('"').next().map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_bound_is_counted_and_every_count_is_in_the_table() {
+    let rows = counted();
+    assert!(rows.len() > 30, "{} rows", rows.len());
+    let known: Vec<&str> = project_yum::metrics::TABLE
+        .iter()
+        .map(|row| row.name)
+        .collect();
+    let mut told = BTreeSet::new();
+    for (row, words) in rows {
+        assert!(!words.is_empty(), "nothing counts: {row}");
+        for word in words {
+            match word.strip_prefix("bound=\"") {
+                Some(bound) => assert!(told.insert(bound.trim_end_matches('"').to_owned())),
+                None => assert!(known.contains(&word.as_str()), "{row}: no figure {word}"),
+            }
+        }
+    }
+    let mut used = BTreeSet::new();
+    in_the_code(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut used,
+    );
+    // Those that an error names, and those that a variable does.
+    for other in [
+        "request_line",
+        "head",
+        "trailers",
+        "body",
+        "first_byte_time",
+        "keep_alive_time",
+        "head_time",
+        "body_time",
+    ] {
+        used.insert(other.to_owned());
+    }
+    assert_eq!(told, used);
+}
+
+/// After all cases: each bound that a case meets was counted.
+pub(super) fn check_counts(server: &Server) -> Vec<String> {
+    let scrape = server.scrape();
+    let bounds = counted().into_iter().flat_map(|(_, words)| words);
+    bounds
+        .filter(|word| word.starts_with("bound=") && !ELSEWHERE.iter().any(|e| word.contains(e)))
+        .filter(|word| {
+            let mut lines = scrape.lines();
+            !lines.any(|line| {
+                line.starts_with("yum_bounds_total{")
+                    && line.contains(word)
+                    && !line.ends_with(" 0")
+            })
+        })
+        .map(|word| format!("no case met {word}"))
+        .collect()
+}
