@@ -247,6 +247,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_left_out_is_told_in_the_form_of_the_log() {
+        let left_out = LeftOut {
+            target: "project_yum::chat",
+            place: "src/chat/mod.rs:7".to_owned(),
+            count: 4,
+        };
+        let json: Value = serde_json::from_str(&told(&left_out, false)).expect("JSON");
+        assert_eq!(json["log.logger"], "project_yum::chat");
+        assert_eq!(json["labels"]["count"], 4);
+        let pretty = told(&left_out, true);
+        assert!(
+            pretty.ends_with("4 lines of src/chat/mod.rs:7 were left out\n"),
+            "{pretty}"
+        );
+    }
+
+    #[test]
     fn a_full_queue_drops_and_counts_instead_of_waiting() {
         let (queue, _lines) = sync_channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
