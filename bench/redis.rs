@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Two shards of two processes, as far as the bus can tell, each on a thread of its own: one publishes
-//! 150 bytes to a room, 100 at a time, the other has subscribed to it. Their CPU is the threads' own, from
+//! 150 bytes to a room, 200 at a time, the other has subscribed to it. Their CPU is the threads' own, from
 //! the broadcast's emission to the outbox, both kernels' parts of the sockets included; Redis's is
 //! not counted. The receiving shard has one member, whose packets are taken from its outbox and dropped.
 
@@ -32,9 +32,9 @@ use project_yum::wire::Content;
 use project_yum::wire::engine_io::Packet;
 
 const ROUNDS: usize = 5;
-const MESSAGES: usize = 50_000;
+const MESSAGES: usize = 10_000;
 /// Messages that may be under way.
-const WINDOW: usize = 100;
+const WINDOW: usize = 200;
 
 /// How many messages have arrived; a signal to the publisher's thread, and its end.
 #[derive(Default)]

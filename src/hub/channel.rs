@@ -275,6 +275,13 @@ impl Hub {
             })
         });
         if let Some(items) = ready {
+            if items.is_empty() && self.bus().is_some_and(|bus| bus.is_away()) {
+                self.with(|state| {
+                    let channel = state.channels.get_mut(&name)?;
+                    channel.order.as_mut()?.hurry(now);
+                    Some(())
+                });
+            }
             self.deliver_items(&name, items);
             self.settle(&name);
         }

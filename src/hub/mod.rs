@@ -220,6 +220,10 @@ pub trait Bus {
     fn origin(&self) -> Option<Origin> {
         None
     }
+    /// Whether other nodes publish what cannot reach this one now: then nobody waits for what is missing.
+    fn is_away(&self) -> bool {
+        false
+    }
     /// A socket connected: what is for it alone is to reach this node.
     fn attach(&self, namespace: &str, socket: SocketId) {
         let _ = (namespace, socket);

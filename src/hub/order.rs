@@ -162,6 +162,13 @@ impl<T> RoomOrder<T> {
         self.look_for_gap(now);
     }
 
+    /// What is missing is not on its way: it is asked for without a pause.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if self.gap_since.is_some() {
+            self.ask_now(now);
+        }
+    }
+
     /// When [`RoomOrder::handle_timeout`] has something to do.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         match self.state {
@@ -349,6 +356,18 @@ mod tests {
         assert_eq!(order.repaired(at(now, 60), answer), [2, 3, 4]);
         assert!(order.receive(at(now, 61), 2, 2).is_empty());
         assert_eq!(order.next_timeout(), None);
+    }
+
+    #[test]
+    fn asks_at_once_for_what_is_not_on_its_way() {
+        let now = Instant::now();
+        let mut order = room(now, 0);
+        order.hurry(now);
+        assert_eq!(order.next_timeout(), None, "nothing is missing");
+        order.receive(now, 2, 2);
+        assert_eq!(order.poll_repair(now), None);
+        order.hurry(now);
+        assert_eq!(order.poll_repair(now), Some(0));
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Hosts {
         notice.news == HostNews::Start
     }
 
+    /// Whether there is another host.
+    pub(super) fn any(&self) -> bool {
+        !self.heard.is_empty()
+    }
+
     /// Nobody was heard for a while, since we could not hear: everybody gets time anew.
     pub(super) fn hear_again(&mut self, now: Instant) {
         self.heard.values_mut().for_each(|heard| *heard = now);

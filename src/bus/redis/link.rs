@@ -23,6 +23,8 @@ const SILENCE: Duration = Duration::from_millis(500);
 pub(super) const REPLY_WITHIN: Duration = Duration::from_secs(1);
 /// What is not answered by then goes to the siblings by the mesh too.
 pub(super) const LATE: Duration = Duration::from_millis(5);
+/// When a reply is so late, what others publish cannot be expected either.
+const AWAY: Duration = Duration::from_millis(25);
 /// Bytes of messages that are not answered yet.
 const QUEUE_BYTES_MAX: usize = 4 << 20;
 /// What a message counts beside its bytes.
@@ -178,6 +180,13 @@ impl Link {
         let oldest = self.owed.front();
         let is_late = oldest.is_some_and(|owed| now >= owed.since + LATE);
         self.phase != Phase::Up || is_late
+    }
+
+    /// Whether what others publish had better not be waited for.
+    #[must_use]
+    pub(super) fn is_away(&self, now: Instant) -> bool {
+        let oldest = self.owed.front();
+        self.phase != Phase::Up || oldest.is_some_and(|owed| now >= owed.since + AWAY)
     }
 
     /// There is a connection: says who we are.

@@ -365,6 +365,11 @@ impl Bus for Redis {
         }
     }
 
+    fn is_away(&self) -> bool {
+        let now = self.env.now();
+        self.with(|state| state.hosts.any() && state.link.is_away(now))
+    }
+
     fn attach(&self, namespace: &str, socket: SocketId) {
         if let Some(channels) = self.channels_of(namespace) {
             let (channel, now) = (channels.room(socket.as_str()), self.env.now());

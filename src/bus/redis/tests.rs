@@ -175,6 +175,22 @@ fn the_last_message_before_an_outage_arrives_after_it() {
 }
 
 #[test]
+fn what_other_hosts_have_sent_is_read_at_once_while_redis_is_away() {
+    let world = fleet(2, false);
+    let (a, b) = (world.member(0, "o"), world.member(1, "o"));
+    world.pass(3_000);
+    world.cut(0);
+    world.cut(1);
+    world.pass(1_500);
+    world.send(0, a, "x");
+    world.settle();
+    assert!(world.numbers(1, b).is_empty());
+    world.send(1, b, "y");
+    world.settle();
+    assert_eq!(world.numbers(1, b), [1, 2], "no time has passed");
+}
+
+#[test]
 fn whoever_was_cut_off_compares_the_heads_of_its_rooms() {
     let world = fleet(2, false);
     let (a, b) = (world.member(0, "o"), world.member(1, "o"));
