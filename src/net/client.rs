@@ -94,7 +94,7 @@ impl Trust {
 
     /// Goes from proxy to proxy. Where an entry is missing or malformed, the last proxy is the client.
     fn walk(&self, nearest: IpAddr, head: &RequestHead) -> IpAddr {
-        let lines: Vec<&[u8]> = values(head, "X-Forwarded-For").collect();
+        let lines: Vec<&[u8]> = head.raw_values("X-Forwarded-For").collect();
         let entries = lines.iter().rev();
         let mut entries = entries.flat_map(|line| line.rsplit(|byte| *byte == b','));
         let mut hop = nearest;
@@ -113,16 +113,9 @@ impl Origin {
     }
 }
 
-/// All values of a name, also those that are no text: the last one must not be overlooked.
-fn values<'a>(head: &'a RequestHead, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    head.fields()
-        .filter(move |field| field.name.eq_ignore_ascii_case(name))
-        .map(|field| field.value)
-}
-
 /// Whether the nearest proxy was reached through TLS; of several entries the last is its own.
 fn is_secure(head: &RequestHead) -> bool {
-    let last = values(head, "X-Forwarded-Proto").last();
+    let last = head.raw_values("X-Forwarded-Proto").last();
     let word = last.and_then(|value| value.rsplit(|byte| *byte == b',').next());
     let word = word.map(<[u8]>::trim_ascii);
     word.is_some_and(|word| {

@@ -44,12 +44,14 @@ impl Cors {
     /// Whether a request may come from where it says. One without an Origin comes from no page.
     #[must_use]
     pub fn admits(&self, request: &RequestHead) -> bool {
-        !self.is_on() || values(request).next().is_none() || self.origin(request).is_some()
+        !self.is_on()
+            || request.raw_values("Origin").next().is_none()
+            || self.origin(request).is_some()
     }
 
     /// The request's origin, if it is on the list.
     fn origin(&self, request: &RequestHead) -> Option<Rc<str>> {
-        let mut values = values(request);
+        let mut values = request.raw_values("Origin");
         let (Some(origin), None) = (values.next(), values.next()) else {
             return None;
         };
@@ -91,13 +93,6 @@ impl Cors {
             response.fields.push(credentials);
         }
     }
-}
-
-/// All values of Origin, also what is no text.
-fn values(request: &RequestHead) -> impl Iterator<Item = &[u8]> {
-    let fields = request.fields();
-    let origins = fields.filter(|field| field.name.eq_ignore_ascii_case("Origin"));
-    origins.map(|field| field.value)
 }
 
 /// A client's text, fit to stand in a field value.

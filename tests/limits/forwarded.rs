@@ -39,6 +39,8 @@ fn clients_behind_a_proxy_are_told_apart_by_what_it_says() {
     }
     assert_eq!(ask(&mut proxy, &["203.0.113.1"]), 429);
     assert_eq!(ask(&mut proxy, &["203.0.113.1", "127.1.2.3"]), 429);
+    let last = ["198.51.100.9", "203.0.113.1, 127.1.2.3"];
+    assert_eq!(ask(&mut proxy, &last), 429, "the last line is read first");
     assert_eq!(ask(&mut proxy, &["203.0.113.2"]), 401);
     assert_eq!(ask(&mut proxy, &["203.0.113.1, 203.0.113.2"]), 401);
     let mut second = http_from("127.1.9.9", server.address);

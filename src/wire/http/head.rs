@@ -269,8 +269,8 @@ impl RequestHead {
         self.method
     }
 
-    /// Every value of a name, also those that are no text: framing must not overlook any.
-    fn raw_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    /// Every value of a name, also those that are no text: who decides by a field must not overlook any.
+    pub fn raw_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.fields()
             .filter(move |field| field.name.eq_ignore_ascii_case(name))
             .map(|field| field.value)
