@@ -242,6 +242,8 @@ pub trait Bus {
     }
 }
 
+/// How long something may be on its way into the store, and a little more.
+const LATECOMERS: Duration = Duration::from_secs(6);
 /// How long to wait before the heads of all rooms are asked for again.
 const COMPARE_RETRY: Duration = Duration::from_secs(1);
 
@@ -329,6 +331,13 @@ impl Hub {
     /// none. A second call does nothing.
     pub fn set_bus(&self, bus: Rc<dyn Bus>) {
         let _ = self.inner.bus.set(bus);
+    }
+
+    /// A process has begun: the heads of all rooms are compared a while later. What a process that ended
+    /// just before had sent to its store may be stored after our first joins, and nobody publishes it.
+    pub fn expect_latecomers(&self) {
+        let at = self.env().now() + LATECOMERS;
+        self.with(|state| state.timers.set(at, Due::Compare));
     }
 
     fn app(&self) -> Rc<dyn App> {

@@ -101,6 +101,7 @@ pub(super) async fn serve(parts: Parts) {
         },
     );
     hub.set_app(chat.clone());
+    hub.expect_latecomers();
     glommio::spawn_local(mesh.clone().run(hub.clone())).detach();
     if let Some(redis) = &redis {
         glommio::spawn_local(redis.clone().run()).detach();
