@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 
 const DOWN_MS: usize = 1_500;
 const OUTAGE_MS: usize = 3_000;
-const FLAP_MS: usize = 300;
+const SILENCE_MS: usize = 1_500;
 const WALL_JUMP_MS: usize = 20_000;
 /// The least time between two faults that make the store seem silent.
 const FAULTS_APART: Duration = Duration::from_secs(4);
@@ -41,7 +41,7 @@ impl World {
     pub(crate) fn fault(&mut self, dice: &FaultDice) {
         let steps_between = |fault| match fault {
             Fault::Stall => 50,
-            Fault::BusLoss => 100,
+            Fault::BusLoss | Fault::BusSilent => 100,
             Fault::WallJump => 150,
             Fault::HostCrash | Fault::BusOutage => 300,
             Fault::HostDrain => 400,
@@ -73,20 +73,25 @@ impl World {
                 note!(self, "host {host}, shard {shard} stalls for {stall:?}");
                 self.hosts[host].shards[shard].stalled_until = now + stall;
             }
-            Fault::BusLoss if self.hosts[host].is_serving() => {
+            Fault::BusLoss | Fault::BusSilent if self.hosts[host].is_serving() => {
                 let shard = dice.below(self.hosts[host].shards.len());
-                let time = dice.ms(FLAP_MS);
+                let node = (host, shard, self.hosts[host].run);
+                let time = dice.ms(SILENCE_MS);
                 note!(
                     self,
-                    "host {host}, shard {shard} loses its link for {time:?}"
+                    "host {host}, shard {shard}: {} ({time:?})",
+                    fault.name()
                 );
-                let node = (host, shard, self.hosts[host].run);
-                self.ground.network.cut(Some(node), time);
+                if fault == Fault::BusLoss {
+                    self.ground.network.cut(node);
+                } else {
+                    self.ground.network.silence(node, time);
+                }
             }
             Fault::BusOutage => {
-                let time = dice.ms(OUTAGE_MS);
-                note!(self, "the bus is away for {time:?}");
-                self.ground.network.cut(None, time);
+                let (time, is_silent) = (dice.ms(OUTAGE_MS), dice.chance(500));
+                note!(self, "the bus is away for {time:?}, silent: {is_silent}");
+                self.ground.network.outage(time, is_silent);
             }
             Fault::StoreDown => {
                 let down = dice.ms(DOWN_MS);
@@ -214,6 +219,23 @@ impl World {
             ..Sent::default()
         });
         self.send(number, count);
+    }
+
+    /// Everybody says something in every room: whatever is lost of it, no later message shows.
+    pub(crate) fn talk_all_at_once(&mut self) {
+        for number in 0..self.clients.len() {
+            let client = &self.clients[number];
+            let is_able = client.connection.as_ref().is_some_and(|connection| {
+                connection.is_ready && connection.cut_at.is_none() && connection.pace != Pace::Dead
+            });
+            if is_able {
+                let dice = client.dice.clone();
+                for room in self.rooms.clone() {
+                    self.send_new(number, room.clone(), &dice);
+                    self.send_new(number, room, &dice);
+                }
+            }
+        }
     }
 
     fn send(&mut self, number: usize, message: usize) {

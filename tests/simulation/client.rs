@@ -328,7 +328,8 @@ impl Client {
                 let is_there = name == "userJoined";
                 let before = users.insert(user.clone(), is_there);
                 let is_again = before == Some(is_there) && user != self.user;
-                if is_again && judge.is_of_one_host(&room, &user) {
+                // What a hub was told of users it remembers for ten seconds; a great jump is longer.
+                if is_again && !judge.gaps_allowed && judge.is_of_one_host(&room, &user) {
                     return Err(format!("{name} twice"));
                 }
             }

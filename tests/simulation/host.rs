@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::{LocalBoxFuture, ready};
 use project_yum::auth::Verifier;
 use project_yum::bus::directory::Directory;
-use project_yum::bus::mesh::seats_with_slots;
+use project_yum::bus::mesh::{Mesh, seats_with_slots};
+use project_yum::bus::redis::{self, Fleet, Redis, Target};
 use project_yum::chat::permission::TokenRooms;
 use project_yum::chat::{Chat, ChatOptions, Parts};
 use project_yum::engine::{self, CloseReason, Engine, Flow, Handler, Handshake, Key};
@@ -33,7 +34,7 @@ pub(crate) struct Shard {
     pub(crate) engine: Engine,
     pub(crate) hub: Hub,
     pub(crate) chat: Rc<Chat>,
-    pub(crate) link: Rc<Link>,
+    pub(crate) link: Link,
     pub(crate) tasks: Rc<Tasks>,
     app: Rc<Carrier>,
     /// Nothing runs until then.
@@ -96,17 +97,36 @@ impl Host {
         self.directory = Directory::new();
         let count = u8::try_from(ground.plan.shards).expect("few");
         let seats = seats_with_slots(count, &self.directory, ground.plan.mesh_slots);
+        let random = |bytes: &mut [u8]| self.env.fill(bytes);
+        let fleet = ground
+            .plan
+            .has_redis
+            .then(|| Fleet::new(ground.plan.shards, random));
         self.shards = (0..)
             .zip(seats)
             .map(|(number, seat)| {
                 let node = (self.number, usize::from(number), self.run);
-                let link = Link::new(seat.sit(), ground.network.clone(), node);
+                let mesh = seat.sit();
+                let redis = fleet.as_ref().map(|fleet| self.redis(number, &mesh, fleet));
+                let link = Link::new(mesh, redis, ground.network.clone(), node);
                 self.shard(number, link, ground)
             })
             .collect();
     }
 
-    fn shard(&self, number: u8, link: Rc<Link>, ground: &Ground) -> Shard {
+    fn redis(&self, shard: u8, mesh: &Rc<Mesh>, fleet: &Arc<Fleet>) -> Rc<Redis> {
+        Redis::new(redis::Parts {
+            env: self.env.clone(),
+            mesh: mesh.clone(),
+            fleet: fleet.clone(),
+            shard,
+            tag: u16::try_from(self.number).expect("few"),
+            namespaces: vec![Text::from_static("/")],
+            target: Target::parse("redis://broker").expect("an address"),
+        })
+    }
+
+    fn shard(&self, number: u8, link: Link, ground: &Ground) -> Shard {
         let plan = &ground.plan;
         let env = self.env.clone();
         let options = engine::Options {
@@ -126,7 +146,7 @@ impl Host {
             ..hub::Options::default()
         };
         let hub = Hub::new(env.clone(), engine.clone(), options, spawn.clone());
-        hub.set_bus(link.clone());
+        link.attach_to(&hub);
         let options = ChatOptions {
             room_prefix: "".into(),
             outbox_bytes_max: plan.outbox_bytes_max,
@@ -148,6 +168,7 @@ impl Host {
         let chat = Chat::new(options, parts);
         let app = Rc::new(Carrier(RefCell::new(Some(chat.clone()))));
         hub.set_app(app.clone());
+        hub.expect_latecomers();
         Shard {
             engine,
             hub,
@@ -162,7 +183,6 @@ impl Host {
     /// The process ends at once: all that it knew is gone, and nobody was told.
     pub(crate) fn end(&mut self) {
         for shard in self.shards.drain(..) {
-            shard.link.end();
             shard.app.0.take();
             shard.tasks.clear();
             for key in shard.engine.keys() {
@@ -199,7 +219,7 @@ impl Host {
         }
         tasks.run(dice);
         if healthy || dice.chance(600) {
-            link.drain(hub);
+            link.turn(hub);
         }
         tasks.run(dice);
         engine.take_dirty(&mut Vec::new());
@@ -263,11 +283,7 @@ impl Host {
     }
 
     /// After the last client has gone. `timers`: also those that come later.
-    pub(crate) fn check_nothing_is_left(
-        &self,
-        network: &Network,
-        timers: bool,
-    ) -> Result<(), String> {
+    pub(crate) fn check_nothing_is_left(&self, timers: bool) -> Result<(), String> {
         let number = self.number;
         let mut all = Vec::new();
         for (shard_number, shard) in self.shards.iter().enumerate() {
@@ -277,10 +293,14 @@ impl Host {
                 ("sockets", shard.hub.local_sockets("/").len()),
                 ("waiting sends", shard.chat.waiting_sends()),
                 ("tasks", shard.tasks.len()),
+                ("subscriptions", shard.link.subscriptions()),
             ];
+            if timers && shard.link.redis.is_none() {
+                // A node of a fleet always has something to do.
+                left.push(("hub deadlines", count(shard.hub.next_deadline())));
+            }
             if timers {
                 left.extend([
-                    ("hub deadlines", count(shard.hub.next_deadline())),
                     ("chat deadlines", count(shard.chat.next_deadline())),
                     ("engine deadlines", count(shard.engine.next_deadline())),
                 ]);
@@ -288,12 +308,9 @@ impl Host {
             let left = left.iter().filter(|(_, count)| *count > 0);
             all.extend(left.map(|(what, count)| format!("{count} {what} of shard {shard_number}")));
         }
-        let shared = [
-            ("rooms in the directory", self.directory.rooms()),
-            ("subscriptions", network.subscriptions(number)),
-        ];
-        let shared = shared.iter().filter(|(_, count)| *count > 0);
-        all.extend(shared.map(|(what, count)| format!("{count} {what}")));
+        if self.directory.rooms() > 0 {
+            all.push(format!("{} rooms in the directory", self.directory.rooms()));
+        }
         if all.is_empty() {
             return Ok(());
         }

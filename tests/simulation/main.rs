@@ -1,6 +1,7 @@
 //! A cluster from one seed: hosts, their shards, clients, a store and a network in one thread.
 //!
-//! The production code of engine, hub, chat, ordering, repair, directory and mesh runs over made-up time.
+//! The production code of engine, hub, chat, ordering, repair, directory, mesh and Redis link runs over
+//! made-up time; the link talks RESP3 with a broker of the simulation.
 //! What must hold is checked at every step, and when all faults have ended.
 //!
 //! `SIMULATION_SEEDS=n` plays so many seeds (from `SIMULATION_FIRST` on), on as many threads as there are

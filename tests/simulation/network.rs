@@ -1,387 +1,377 @@
-//! What lies between hosts: a broker that delivers each broadcast at most once, sometimes late, swapped, or
-//! not at all. A link that was cut, or whose queue ran over, has all rooms compared when it is back.
+//! What lies between hosts: a broker that speaks Redis's protocol byte for byte over connections that are
+//! late, torn, cut, silent, or too full.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use futures_util::future::LocalBoxFuture;
 use project_yum::bus::mesh::Mesh;
+use project_yum::bus::redis::{Phase, Redis};
 use project_yum::env::Env;
-use project_yum::hub::broadcast::{Broadcast, RoomKey};
-use project_yum::hub::envelope::{self, Envelope, Head, Request, Response};
-use project_yum::hub::{Bus, Hub, Task};
-use project_yum::wire::Text;
+use project_yum::hub::Hub;
 
 use crate::dice::Dice;
 
 /// A shard of a host that runs for the so-manieth time.
 pub(crate) type Node = (usize, usize, usize);
-type RoomName = (Text, Text);
 
-/// How long the others take to notice that a host is gone.
-const MISSED_WITHIN: Duration = Duration::from_secs(5);
+/// How long a node waits at most before it connects again.
+const AGAIN_MS: usize = 300;
 
 pub(crate) struct Network {
     clock: Rc<Env>,
     dice: Rc<Dice>,
-    nodes: RefCell<BTreeMap<Node, NodeState>>,
-    events: RefCell<BTreeMap<(Instant, u64), Event>>,
-    count: Cell<u64>,
-    pub(crate) reorders: Cell<bool>,
-    /// What may wait for one node; above it the broker cuts the link.
-    pub(crate) queue_max: usize,
-    /// Links that were cut because too much waited for them.
+    wires: RefCell<BTreeMap<Node, Wire>>,
+    /// Nobody gets a connection until then.
+    down_until: Cell<Instant>,
+    /// Bytes that may wait for one node; above that the broker ends its connection.
+    queue_max: usize,
+    /// Connections that were ended because too much waited for them.
     pub(crate) overflows: Cell<u64>,
-    pub(crate) swaps: Cell<u64>,
 }
 
+/// One connection, and what its node has subscribed to by it.
 #[derive(Default)]
-struct NodeState {
-    wanted: BTreeSet<RoomName>,
-    confirmed: BTreeSet<RoomName>,
-    down_until: Option<Instant>,
-    /// Newest numbers that could not be published, by room.
-    owed: BTreeMap<RoomName, u64>,
+struct Wire {
+    is_connected: bool,
+    /// The node does not know yet that it was cut.
+    is_cut: bool,
+    connect_at: Option<Instant>,
+    /// No byte moves until then.
+    silent_until: Option<Instant>,
+    channels: BTreeSet<Vec<u8>>,
+    up: VecDeque<(Instant, Vec<u8>)>,
+    input: Vec<u8>,
+    down: VecDeque<(Instant, Vec<u8>)>,
     waiting: usize,
-    /// What it asks of the broker takes effect in turn.
-    last_command: Option<Instant>,
-    last_from: BTreeMap<Node, Instant>,
-    inbox: Vec<Envelope>,
 }
 
-enum Event {
-    Arrive(Node, Envelope),
-    Subscribe(Node, RoomName, Rc<Confirmation>),
-    /// A host is missed: everybody's rooms may have more than is known.
-    Compare,
-}
-
-#[derive(Default)]
-struct Confirmation {
-    is_there: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Confirmation {
-    fn confirm(&self) {
-        self.is_there.set(true);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+impl Wire {
+    fn cut(&mut self) {
+        let (is_cut, silent_until) = (self.is_connected, self.silent_until);
+        *self = Self {
+            is_cut,
+            silent_until,
+            ..Self::default()
+        };
     }
+}
+
+/// Puts bytes behind those that are under way.
+fn later(queue: &mut VecDeque<(Instant, Vec<u8>)>, at: Instant, bytes: Vec<u8>) {
+    let last = queue.back().map_or(at, |(last, _)| *last);
+    queue.push_back((last.max(at), bytes));
 }
 
 impl Network {
     pub(crate) fn new(clock: Rc<Env>, dice: Rc<Dice>, queue_max: usize) -> Rc<Self> {
+        let down_until = Cell::new(clock.now());
         Rc::new(Self {
             clock,
             dice,
-            nodes: RefCell::default(),
-            events: RefCell::default(),
-            count: Cell::new(0),
-            reorders: Cell::new(false),
+            wires: RefCell::default(),
+            down_until,
             queue_max,
             overflows: Cell::new(0),
-            swaps: Cell::new(0),
         })
     }
 
-    pub(crate) fn add(&self, node: Node) {
-        self.nodes.borrow_mut().insert(node, NodeState::default());
-    }
-
-    /// A host is gone; unless it said so, the others notice later.
-    pub(crate) fn remove(&self, host: usize, has_said_so: bool) {
-        self.nodes.borrow_mut().retain(|node, _| node.0 != host);
-        if !has_said_so {
-            self.at(self.clock.now() + MISSED_WITHIN, Event::Compare);
+    /// A host is gone, and with it its connections. `has_left`: its last words have arrived.
+    pub(crate) fn remove(&self, host: usize, has_left: bool) {
+        if has_left {
+            let mut wires = self.wires.borrow_mut();
+            for (_, wire) in wires.iter_mut().filter(|(node, _)| node.0 == host) {
+                for (at, _) in &mut wire.up {
+                    *at = self.clock.now();
+                }
+            }
+            drop(wires);
+            self.run();
         }
-    }
-
-    fn at(&self, at: Instant, event: Event) {
-        self.count.set(self.count.get() + 1);
-        let mut events = self.events.borrow_mut();
-        events.insert((at, self.count.get()), event);
+        self.wires.borrow_mut().retain(|node, _| node.0 != host);
     }
 
     /// When something happens next.
     pub(crate) fn next(&self) -> Option<Instant> {
-        let nodes = self.nodes.borrow();
-        let back = nodes.values().filter_map(|node| node.down_until).min();
-        let events = self.events.borrow();
-        let first = events.keys().next().map(|(at, _)| *at);
-        back.into_iter().chain(first).min()
+        let wires = self.wires.borrow();
+        let of_wire = |wire: &Wire| {
+            let queues = [wire.up.front(), wire.down.front()];
+            let first = queues.into_iter().flatten().map(|(at, _)| *at).min();
+            let at = first.into_iter().chain(wire.connect_at).min()?;
+            Some(wire.silent_until.map_or(at, |until| until.max(at)))
+        };
+        wires.values().filter_map(of_wire).min()
     }
 
-    /// Rooms that a host is subscribed to.
-    pub(crate) fn subscriptions(&self, host: usize) -> usize {
-        let nodes = self.nodes.borrow();
-        let of_host = nodes.iter().filter(|(node, _)| node.0 == host);
-        of_host
-            .map(|(_, state)| state.wanted.len().max(state.confirmed.len()))
-            .sum()
+    /// Cuts a connection.
+    pub(crate) fn cut(&self, node: Node) {
+        if let Some(wire) = self.wires.borrow_mut().get_mut(&node) {
+            wire.cut();
+        }
     }
 
-    /// Cuts a link, or all of them.
-    pub(crate) fn cut(&self, which: Option<Node>, time: Duration) {
+    /// Nothing moves on a connection, and nobody is told.
+    pub(crate) fn silence(&self, node: Node, time: Duration) {
+        if let Some(wire) = self.wires.borrow_mut().get_mut(&node) {
+            wire.silent_until = Some(self.clock.now() + time);
+        }
+    }
+
+    /// The broker is away: all connections are cut, or all are silent.
+    pub(crate) fn outage(&self, time: Duration, is_silent: bool) {
         let until = self.clock.now() + time;
-        let mut waits = Vec::new();
-        for (node, state) in self.nodes.borrow_mut().iter_mut() {
-            if which.is_none_or(|which| which == *node) {
-                state.down_until = state.down_until.max(Some(until));
-                state.confirmed.clear();
-                state.waiting = 0;
-                waits.push(*node);
+        for wire in self.wires.borrow_mut().values_mut() {
+            if is_silent {
+                wire.silent_until = Some(until);
+            } else {
+                wire.cut();
             }
         }
-        // What was on its way there is lost, and nobody waits for a link that is down.
-        let mut lost = Vec::new();
-        self.events.borrow_mut().retain(|_, event| match event {
-            Event::Arrive(node, _) => !waits.contains(node),
-            Event::Subscribe(node, _, confirmation) if waits.contains(node) => {
-                lost.push(confirmation.clone());
-                false
-            }
-            _ => true,
-        });
-        for confirmation in lost {
-            confirmation.confirm();
+        if !is_silent {
+            self.down_until.set(until);
         }
     }
 
-    /// The faults end: all links are up again.
+    /// The faults end.
     pub(crate) fn mend(&self) {
-        let now = self.clock.now();
-        for state in self.nodes.borrow_mut().values_mut() {
-            state.down_until = state.down_until.map(|_| now);
+        self.down_until.set(self.clock.now());
+        for wire in self.wires.borrow_mut().values_mut() {
+            wire.silent_until = None;
         }
     }
 
-    /// Does what is due.
+    /// The broker takes what has come, and answers.
     pub(crate) fn run(&self) {
         let now = self.clock.now();
-        self.bring_back(now);
-        loop {
-            let mut events = self.events.borrow_mut();
-            let Some(event) = events.first_entry().filter(|entry| entry.key().0 <= now) else {
-                return;
-            };
-            let event = event.remove();
-            drop(events);
-            let mut nodes = self.nodes.borrow_mut();
-            match event {
-                Event::Arrive(node, envelope) => {
-                    if let Some(state) = nodes.get_mut(&node) {
-                        state.waiting -= 1;
-                        state.inbox.push(envelope);
-                    }
-                }
-                Event::Subscribe(node, room, confirmation) => {
-                    if let Some(state) = nodes.get_mut(&node)
-                        && state.wanted.contains(&room)
-                    {
-                        state.confirmed.insert(room);
-                    }
-                    drop(nodes);
-                    confirmation.confirm();
-                }
-                Event::Compare => {
-                    for state in nodes.values_mut() {
-                        state.inbox.push(Envelope::AllHeads);
-                    }
-                }
+        let mut wires = self.wires.borrow_mut();
+        let nodes: Vec<Node> = wires.keys().copied().collect();
+        for node in nodes {
+            let wire = wires.get_mut(&node).expect("it is there");
+            if wire.silent_until.is_some_and(|until| now < until) {
+                continue;
+            }
+            wire.silent_until = None;
+            while let Some((_, bytes)) = wire.up.pop_front_if(|(at, _)| *at <= now) {
+                wire.input.extend(bytes);
+            }
+            while let Some(command) = take_command(&mut wires.get_mut(&node).expect("there").input)
+            {
+                self.obey(&mut wires, node, &command);
             }
         }
     }
 
-    fn bring_back(&self, now: Instant) {
-        let mut notices = Vec::new();
-        for (node, state) in self.nodes.borrow_mut().iter_mut() {
-            if state.down_until.is_some_and(|until| until <= now) {
-                state.down_until = None;
-                state.confirmed = state.wanted.clone();
-                state.inbox.push(Envelope::AllHeads);
-                let owed = std::mem::take(&mut state.owed);
-                let heads = owed.into_iter().map(|((namespace, room), seq)| Head {
-                    namespace,
-                    room,
-                    seq,
-                });
-                notices.push((*node, heads.collect::<Vec<_>>()));
-            }
-        }
-        for (from, heads) in notices {
-            if !heads.is_empty() {
-                let heads = Arc::new(heads);
-                self.send(from, None, || Envelope::Heads(heads.clone()));
-            }
-        }
-    }
-
-    /// Takes something to the nodes of other hosts, or to those of them that want a room.
-    fn send(&self, from: Node, room: Option<&RoomName>, envelope: impl Fn() -> Envelope) {
-        let now = self.clock.now();
-        let mut over = Vec::new();
-        let mut arrivals = Vec::new();
-        for (node, state) in self.nodes.borrow_mut().iter_mut() {
-            let is_for = room.is_none_or(|room| state.confirmed.contains(room));
-            if node.0 == from.0 || state.down_until.is_some() || !is_for {
-                continue;
-            }
-            if state.waiting >= self.queue_max {
-                over.push(*node);
-                continue;
-            }
-            let mut at = now + self.dice.ms(40);
-            let last = state.last_from.get(&from).copied();
-            if self.reorders.get() && self.dice.chance(300) {
-                self.swaps.set(self.swaps.get() + 1);
-                at += self.dice.ms(150);
-            } else {
-                at = at.max(last.unwrap_or(at));
-                state.last_from.insert(from, at);
-            }
-            state.waiting += 1;
-            arrivals.push((*node, at));
-        }
-        for (node, at) in arrivals {
-            self.at(at, Event::Arrive(node, envelope()));
-        }
-        for node in over {
+    fn say(&self, wire: &mut Wire, bytes: Vec<u8>) {
+        wire.waiting += bytes.len();
+        if wire.waiting > self.queue_max {
             self.overflows.set(self.overflows.get() + 1);
-            self.cut(Some(node), Duration::from_millis(50));
+            return wire.cut();
+        }
+        let at = self.clock.now() + self.dice.ms(30);
+        later(&mut wire.down, at, bytes);
+    }
+
+    fn obey(&self, wires: &mut BTreeMap<Node, Wire>, node: Node, command: &[Vec<u8>]) {
+        let publish = |wires: &mut BTreeMap<Node, Wire>| {
+            let (channel, message) = (&command[1], &command[2]);
+            let mut push = b">3\r\n$7\r\nmessage\r\n".to_vec();
+            for part in [channel, message] {
+                push.extend(format!("${}\r\n", part.len()).into_bytes());
+                push.extend(part);
+                push.extend(b"\r\n");
+            }
+            let mut count = 0;
+            for wire in wires.values_mut() {
+                if wire.is_connected && wire.channels.contains(channel) {
+                    count += 1;
+                    self.say(wire, push.clone());
+                }
+            }
+            count
+        };
+        let name = String::from_utf8_lossy(&command[0]).into_owned();
+        let answer = match &*name {
+            "HELLO" => "%1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n".to_owned(),
+            "SELECT" => "+OK\r\n".to_owned(),
+            "PING" => "+PONG\r\n".to_owned(),
+            "PUBLISH" => format!(":{}\r\n", publish(wires)),
+            "SUBSCRIBE" | "UNSUBSCRIBE" => {
+                let wire = wires.get_mut(&node).expect("who asks is there");
+                let kind = name.to_lowercase();
+                let mut answer = String::new();
+                for channel in &command[1..] {
+                    if kind == "subscribe" {
+                        wire.channels.insert(channel.clone());
+                    } else {
+                        wire.channels.remove(channel);
+                    }
+                    let (length, count) = (channel.len(), wire.channels.len());
+                    let channel = String::from_utf8_lossy(channel);
+                    let _ = write!(
+                        answer,
+                        ">3\r\n${}\r\n{kind}\r\n${length}\r\n{channel}\r\n:{count}\r\n",
+                        kind.len()
+                    );
+                }
+                answer
+            }
+            other => panic!("a command that the broker does not know: {other}"),
+        };
+        if let Some(wire) = wires.get_mut(&node).filter(|wire| wire.is_connected) {
+            self.say(wire, answer.into_bytes());
         }
     }
 }
 
-/// One shard's end: the production mesh for its own host, the network for the others.
+/// Takes a whole command out of what a node has sent.
+fn take_command(input: &mut Vec<u8>) -> Option<Vec<Vec<u8>>> {
+    let (count, mut at) = take_number(input, 0, b'*')?;
+    let mut words = Vec::new();
+    for _ in 0..count {
+        let (length, from) = take_number(input, at, b'$')?;
+        words.push(input.get(from..from + length)?.to_vec());
+        at = from + length + 2;
+    }
+    (at <= input.len()).then(|| {
+        input.drain(..at);
+        words
+    })
+}
+
+fn take_number(input: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
+    let rest = input.get(at..)?.strip_prefix(&[kind])?;
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    let number = std::str::from_utf8(&rest[..end - 1]).ok()?;
+    Some((number.parse().ok()?, at + end + 2))
+}
+
+/// One shard's end: the mesh of its host, and its connection to the broker, if there is a fleet.
 pub(crate) struct Link {
     pub(crate) mesh: Rc<Mesh>,
+    pub(crate) redis: Option<Rc<Redis>>,
     network: Rc<Network>,
     node: Node,
-    /// The process has ended: nothing leaves it any more.
-    is_over: Cell<bool>,
+    /// Channels that are subscribed from the start on.
+    channels: usize,
 }
 
 impl Link {
-    pub(crate) fn new(mesh: Rc<Mesh>, network: Rc<Network>, node: Node) -> Rc<Self> {
-        network.add(node);
-        Rc::new(Self {
+    /// The bus of a shard's hub from now on.
+    pub(crate) fn new(
+        mesh: Rc<Mesh>,
+        redis: Option<Rc<Redis>>,
+        network: Rc<Network>,
+        node: Node,
+    ) -> Self {
+        if redis.is_some() {
+            let wire = Wire {
+                connect_at: Some(network.clock.now()),
+                ..Wire::default()
+            };
+            network.wires.borrow_mut().insert(node, wire);
+        }
+        let channels = redis.as_ref().map_or(0, |redis| redis.channels());
+        Self {
             mesh,
+            redis,
             network,
             node,
-            is_over: Cell::new(false),
-        })
+            channels,
+        }
     }
 
-    pub(crate) fn end(&self) {
-        self.is_over.set(true);
+    pub(crate) fn attach_to(&self, hub: &Hub) {
+        match &self.redis {
+            Some(redis) => redis.attach_to(hub),
+            None => hub.set_bus(self.mesh.clone()),
+        }
     }
 
-    /// Takes what has arrived.
-    pub(crate) fn drain(&self, hub: &Hub) {
+    /// Channels of rooms and sockets.
+    pub(crate) fn subscriptions(&self) -> usize {
+        let channels = self.redis.as_ref().map_or(0, |redis| redis.channels());
+        channels.saturating_sub(self.channels)
+    }
+
+    /// Takes what has arrived, and sends what waits.
+    pub(crate) fn turn(&self, hub: &Hub) {
         self.mesh.drain(hub);
-        let mut nodes = self.network.nodes.borrow_mut();
-        let inbox = nodes
-            .get_mut(&self.node)
-            .map(|state| std::mem::take(&mut state.inbox));
-        drop(nodes);
-        for envelope in inbox.into_iter().flatten() {
-            hub.on_bus(envelope);
+        if let Some(redis) = &self.redis {
+            self.connect(redis);
+            self.read(redis);
+            self.write(redis);
         }
     }
-}
 
-impl Bus for Link {
-    fn publish(&self, broadcast: Arc<Broadcast>) {
-        if self.is_over.get() {
+    fn connect(&self, redis: &Redis) {
+        let now = self.network.clock.now();
+        let mut wires = self.network.wires.borrow_mut();
+        let wire = wires.get_mut(&self.node).expect("a node has a wire");
+        if std::mem::take(&mut wire.is_cut) {
+            drop(wires);
+            redis.lost("cut");
+            wires = self.network.wires.borrow_mut();
+        }
+        let wire = wires.get_mut(&self.node).expect("a node has a wire");
+        if wire.is_connected && redis.phase() == Phase::Down {
+            // The node gave it up.
+            wire.cut();
+            wire.is_cut = false;
+        }
+        if wire.is_connected {
             return;
         }
-        self.mesh.publish(broadcast.clone());
-        let [RoomKey::Named(room)] = &*broadcast.target.rooms else {
-            return;
-        };
-        let name = (broadcast.target.namespace.clone(), room.clone());
-        let mut nodes = self.network.nodes.borrow_mut();
-        let Some(state) = nodes.get_mut(&self.node) else {
-            return;
-        };
-        if state.down_until.is_some() {
-            if let Some(order) = broadcast.order {
-                let owed = state.owed.entry(name).or_default();
-                *owed = order.seq.max(*owed);
+        let again = || now + self.network.dice.ms(AGAIN_MS);
+        let connect_at = *wire.connect_at.get_or_insert_with(again);
+        if now >= connect_at && now >= self.network.down_until.get() {
+            wire.is_connected = true;
+            wire.connect_at = None;
+            drop(wires);
+            redis.connected();
+        }
+    }
+
+    fn read(&self, redis: &Redis) {
+        let now = self.network.clock.now();
+        loop {
+            let mut wires = self.network.wires.borrow_mut();
+            let wire = wires.get_mut(&self.node).expect("a node has a wire");
+            if wire.silent_until.is_some_and(|until| now < until) {
+                return;
             }
+            let Some((_, bytes)) = wire.down.pop_front_if(|(at, _)| *at <= now) else {
+                return;
+            };
+            wire.waiting -= bytes.len();
+            drop(wires);
+            let (first, second) = bytes.split_at(self.network.dice.below(bytes.len() + 1));
+            redis.received(first);
+            if !second.is_empty() && redis.phase() != Phase::Down {
+                redis.received(second);
+            }
+        }
+    }
+
+    /// The shard ends in good order: what it has to say is sent.
+    pub(crate) fn leave(&self) {
+        if let Some(redis) = &self.redis {
+            redis.say_stop();
+            self.write(redis);
+        }
+    }
+
+    fn write(&self, redis: &Redis) {
+        let mut wires = self.network.wires.borrow_mut();
+        let wire = wires.get_mut(&self.node).expect("a node has a wire");
+        if !wire.is_connected || wire.is_cut {
             return;
         }
-        drop(nodes);
-        // Versions of presence count on their own host.
-        let broadcast = Arc::new(Broadcast {
-            presence: None,
-            ..Broadcast::clone(&broadcast)
-        });
-        let envelope = || Envelope::Broadcast(broadcast.clone());
-        self.network.send(self.node, Some(&name), envelope);
-    }
-
-    fn subscribe(&self, namespace: &str, room: &str) -> Task {
-        drop(self.mesh.subscribe(namespace, room));
-        let name = (Text::from(namespace), Text::from(room));
-        let network = &self.network;
-        let mut nodes = network.nodes.borrow_mut();
-        let confirmation = Rc::new(Confirmation::default());
-        match nodes.get_mut(&self.node) {
-            Some(state) if !self.is_over.get() => {
-                state.wanted.insert(name.clone());
-                if state.down_until.is_some() {
-                    confirmation.confirm();
-                } else {
-                    let at = network.clock.now() + network.dice.ms(30);
-                    let at = state.last_command.map_or(at, |last| last.max(at));
-                    state.last_command = Some(at);
-                    drop(nodes);
-                    let event = Event::Subscribe(self.node, name, confirmation.clone());
-                    network.at(at, event);
-                }
-            }
-            _ => confirmation.confirm(),
+        let output = redis.take_output();
+        if !output.is_empty() {
+            let at = self.network.clock.now() + self.network.dice.ms(30);
+            later(&mut wire.up, at, output);
         }
-        Box::pin(poll_fn(move |context| {
-            if confirmation.is_there.get() {
-                return Poll::Ready(());
-            }
-            *confirmation.waker.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        }))
-    }
-
-    fn unsubscribe(&self, namespace: &str, room: &str) {
-        self.mesh.unsubscribe(namespace, room);
-        let name = (Text::from(namespace), Text::from(room));
-        let mut nodes = self.network.nodes.borrow_mut();
-        if let Some(state) = nodes.get_mut(&self.node) {
-            state.wanted.remove(&name);
-            state.confirmed.remove(&name);
-        }
-    }
-
-    fn request(&self, request: Arc<Request>) -> LocalBoxFuture<'static, usize> {
-        self.mesh.request(request)
-    }
-
-    fn respond(&self, to: &envelope::Node, response: Response) {
-        self.mesh.respond(to, response);
-    }
-
-    fn tick(&self, now: Instant) {
-        self.mesh.tick(now);
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        Bus::next_deadline(&*self.mesh)
     }
 }

@@ -24,7 +24,7 @@ pub(crate) enum Fault {
     UpgradeRace,
     TokenExpiry,
     Binary,
-    BusReorder,
+    BusSilent,
     BusLoss,
     BusOutage,
     HostCrash,
@@ -49,7 +49,7 @@ impl Fault {
         Self::UpgradeRace,
         Self::TokenExpiry,
         Self::Binary,
-        Self::BusReorder,
+        Self::BusSilent,
         Self::BusLoss,
         Self::BusOutage,
         Self::HostCrash,
@@ -74,7 +74,7 @@ impl Fault {
             Self::UpgradeRace => "upgrade-race",
             Self::TokenExpiry => "token-expiry",
             Self::Binary => "binary",
-            Self::BusReorder => "bus-reorder",
+            Self::BusSilent => "bus-silent",
             Self::BusLoss => "bus-loss",
             Self::BusOutage => "bus-outage",
             Self::HostCrash => "host-crash",
@@ -190,13 +190,15 @@ pub(crate) struct Plan {
     pub(crate) ping_timeout: Duration,
     pub(crate) outbox_bytes_max: usize,
     pub(crate) mesh_slots: usize,
+    /// The hosts are joined by Redis; one alone may do without.
+    pub(crate) has_redis: bool,
     faults: Vec<Fault>,
 }
 
 impl Plan {
     pub(crate) fn new(seed: u64, limits: &Limits) -> Self {
         let dice = Dice::new(seed);
-        let hosts = *dice.pick(&[1, 2, 2, 2, 3, 3]);
+        let hosts = *dice.pick(&[1, 1, 2, 2, 3]);
         let shards = *dice.pick(&[1, 2, 2, 3]);
         let clients = dice.between(2, 12);
         let ping = *dice.pick(&[1_000, 3_000, 25_000]);
@@ -230,6 +232,7 @@ impl Plan {
             ping_timeout: Duration::from_millis(ping * 4 / 5),
             outbox_bytes_max: outbox,
             mesh_slots: slots,
+            has_redis: dice.chance(300) || hosts > 1,
             faults,
         }
     }

@@ -25,6 +25,8 @@ pub(crate) const JUMP_MS: usize = 800;
 pub(crate) const GREAT_JUMP_MS: usize = 40_000;
 /// A token that has run out ends its socket within this time.
 const EXPIRED_WITHIN: Duration = Duration::from_secs(5);
+/// Steps from the last words to the end of the faults.
+const LAST_STEPS: usize = 8;
 /// Steps in which a client may not get its turn, hardly ever all of them.
 const UNLUCKY_STEPS: u32 = 40;
 
@@ -94,12 +96,11 @@ impl World {
             store.refused_per_mille.set(*dice.pick(&[20, 100]));
         }
         let queue_max = if plan.has(Fault::FullQueue) {
-            20
+            8_000
         } else {
-            10_000
+            10_000_000
         };
         let network = Network::new(clock.clone(), plan.dice("network", 0), queue_max);
-        network.reorders.set(plan.has(Fault::BusReorder));
         let ground = Ground {
             clock,
             store,
@@ -153,7 +154,7 @@ impl World {
         self.check_all_is_told()?;
         self.leave_all()?;
         for host in &self.hosts {
-            host.check_nothing_is_left(&self.ground.network, true)?;
+            host.check_nothing_is_left(true)?;
         }
         if !self.ghosts.is_empty() {
             return Err("a connection of nobody lives on".into());
@@ -168,12 +169,8 @@ impl World {
             *tally.faults.entry(*fault).or_default() += count;
         }
         let network = &self.ground.network;
-        for (fault, count) in [
-            (Fault::FullQueue, network.overflows.get()),
-            (Fault::BusReorder, network.swaps.get()),
-        ] {
-            *tally.faults.entry(fault).or_default() += count;
-        }
+        let full = tally.faults.entry(Fault::FullQueue).or_default();
+        *full += network.overflows.get();
         let truth = self.ground.store.truth.borrow();
         tally.messages = truth.values().map(|list| list.len() as u64).sum();
         tally
@@ -219,8 +216,7 @@ impl World {
             State::Draining { .. } => {
                 if self.hosts[number].drain(now) {
                     note!(self, "host {number} has drained and ends");
-                    let network = &self.ground.network;
-                    self.hosts[number].check_nothing_is_left(network, false)?;
+                    self.hosts[number].check_nothing_is_left(false)?;
                     self.stop(number, true);
                 }
             }
@@ -237,6 +233,11 @@ impl World {
     pub(crate) fn stop(&mut self, number: usize, has_said_so: bool) {
         let dice = self.order.clone();
         let now = self.ground.clock.now();
+        if has_said_so {
+            for shard in &self.hosts[number].shards {
+                shard.link.leave();
+            }
+        }
         self.hosts[number].end();
         let until = now + dice.ms(3_000);
         self.hosts[number].state = State::Down { until };
@@ -383,13 +384,20 @@ impl World {
 
     /// The faults end: everything that is owed comes.
     fn repair(&mut self) -> Result<(), String> {
+        if self.ground.plan.has(Fault::BusOutage) {
+            self.ground.network.outage(Duration::from_secs(1), false);
+        }
+        self.talk_all_at_once();
+        for _ in 0..LAST_STEPS {
+            let time = self.pace.ms(self.ground.plan.step_ms);
+            self.step(time, false)?;
+        }
         note!(self, "the faults end");
         let store = &self.ground.store;
         store.slow.set(false);
         store.unknown_per_mille.set(0);
         store.refused_per_mille.set(0);
         store.down_until.set(self.ground.clock.now());
-        self.ground.network.reorders.set(false);
         self.ground.network.mend();
         for host in &mut self.hosts {
             for shard in &mut host.shards {

@@ -154,13 +154,18 @@ impl Redis {
         poll_fn(|context| driver.poll(context)).await;
     }
 
+    /// This shard ends: tells the fleet, if it is the last of its host.
+    pub fn say_stop(&self) {
+        if self.fleet.end(self.shard) {
+            self.say(self.env.now(), HostNews::Stop);
+            self.wake();
+        }
+    }
+
     /// The shard ends: says so, if it is the last of its host, and waits until the rest is written.
     pub async fn leave(&self) {
         let now = self.env.now();
-        if self.fleet.end(self.shard) {
-            self.say(now, HostNews::Stop);
-            self.wake();
-        }
+        self.say_stop();
         while self.env.now() < now + LEAVE_WITHIN && !self.state.borrow().link.is_idle() {
             sleep(LEAVE_LOOK).await;
         }
