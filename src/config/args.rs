@@ -177,11 +177,21 @@ fn gather(matches: &ArgMatches, flags: &mut Vars, config: &mut Option<PathBuf>) 
     }
 }
 
+/// The version, and the commit if the build was told it: a build in a sandbox cannot ask git.
+fn version() -> &'static str {
+    let version = env!("CARGO_PKG_VERSION");
+    match option_env!("PROJECT_YUM_REVISION") {
+        // clap wants a text that lives as long as the program.
+        Some(revision) if !revision.is_empty() => format!("{version} ({revision})").leak(),
+        _ => version,
+    }
+}
+
 /// The whole command line, for `--help`.
 #[must_use]
 pub fn command_line() -> Clap {
     let mut clap = Clap::new("project-yum")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(version())
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .after_help(after_help())
         .arg(
