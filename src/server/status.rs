@@ -24,6 +24,8 @@ pub struct Status {
     draining: AtomicBool,
     store: Part,
     bus: Part,
+    /// The last answer while all was well, and its second.
+    kept: Mutex<(u64, String)>,
 }
 
 /// A part's state, and since when.
@@ -97,6 +99,7 @@ impl Status {
             draining: AtomicBool::new(false),
             store: Part::new(store_kind, start),
             bus: Part::new(bus_kind, start),
+            kept: Mutex::default(),
         })
     }
 
@@ -226,10 +229,25 @@ impl Status {
 
     fn answer(&self, ready: bool) -> Health {
         let (code, word) = self.judge(ready);
+        let uptime = self.start.elapsed().as_secs();
+        if word != "ok" {
+            let body = self.body(word, uptime);
+            return Health { code, body };
+        }
+        // While all is well nothing in it changes but the seconds: load balancers ask often.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.0 != uptime || kept.1.is_empty() {
+            *kept = (uptime, self.body(word, uptime));
+        }
+        let body = kept.1.clone();
+        Health { code, body }
+    }
+
+    fn body(&self, word: &str, uptime: u64) -> String {
         let mut body = json!({
             "status": word,
             "version": env!("CARGO_PKG_VERSION"),
-            "uptimeSeconds": self.start.elapsed().as_secs(),
+            "uptimeSeconds": uptime,
             "shards": self.shards(),
             "store": self.store.describe(),
             "bus": self.bus.describe(),
@@ -241,10 +259,7 @@ impl Status {
             });
             body["stalledShards"] = stalled.collect();
         }
-        Health {
-            code,
-            body: body.to_string(),
-        }
+        body.to_string()
     }
 }
 
