@@ -169,7 +169,11 @@ impl User {
                 self.phase = Phase::Greeting;
                 Some(Act::Request(polling, None))
             }
-            (Phase::Greeting, Heard::Response { status: 200, body }) if body.starts_with(b"40") => {
+            (Phase::Greeting, Heard::Response { status: 200, body })
+                if body
+                    .split(|byte| *byte == 0x1e)
+                    .any(|packet| packet.starts_with(b"40")) =>
+            {
                 self.phase = Phase::Probing;
                 Some(Act::Upgrade(polling))
             }

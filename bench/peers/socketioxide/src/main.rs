@@ -128,7 +128,9 @@ fn refused(code: &str) -> Value {
     json!({"ok": false, "error": {"code": code, "message": code}})
 }
 
-async fn on_connect<A: Adapter>(socket: SocketRef<A>) {
+/// Says what becomes of events. Before the CONNECT is answered: a client may send at once, and what comes
+/// before its handler is there is lost.
+fn listen<A: Adapter>(socket: &SocketRef<A>) {
     socket.on(
         "joinRoom",
         async |socket: SocketRef<A>,
@@ -206,8 +208,11 @@ async fn admit<A: Adapter>(
 ) -> Result<(), &'static str> {
     let user = verify(&auth.token).ok_or("unauthorized")?;
     socket.extensions.insert(User(user.into()));
+    listen(&socket);
     Ok(())
 }
+
+async fn on_connect<A: Adapter>(_socket: SocketRef<A>) {}
 
 async fn health(State(shared): State<Shared>) -> Json<Value> {
     Json(json!({"status": "ok", "uptimeSeconds": shared.start.elapsed().as_secs()}))
