@@ -252,7 +252,15 @@ impl Hub {
         if let (Some(news), [RoomKey::Named(room), ..]) = (&broadcast.presence, &*target.rooms) {
             let name = (target.namespace.clone(), room.clone(), news.user.clone());
             let (version, event) = (news.version, &broadcast.event);
-            if !self.with(|state| state.presence.accept(now, name, version, event)) {
+            let (is_full, is_new) = self.with(|state| {
+                let is_full = state.presence.is_full();
+                let is_new = state.presence.accept(now, name, version, event);
+                (is_full, is_new)
+            });
+            if is_full {
+                self.metrics().bounds.increment("presence");
+            }
+            if !is_new {
                 return;
             }
         }

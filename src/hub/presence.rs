@@ -62,6 +62,11 @@ impl Newest {
         true
     }
 
+    /// Whether the next news makes the oldest forgotten.
+    pub(super) fn is_full(&self) -> bool {
+        self.seen.len() >= ENTRIES_MAX
+    }
+
     /// The room gets its first member here. Whoever comes has been told nothing, also of what was
     /// published after the last one had gone: such as the `userLeft` of the last one.
     pub(super) fn begun(&mut self, namespace: &Text, room: &Text) {
@@ -147,6 +152,6 @@ mod tests {
             accept(&mut newest, now, &version.to_string(), 1, "in");
         }
         assert!(newest.news.len() <= ENTRIES_MAX);
-        assert!(newest.seen.len() <= ENTRIES_MAX);
+        assert!(newest.seen.len() <= ENTRIES_MAX && newest.is_full());
     }
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::support::server::Server;
 
 /// Met by some case of the suite. The others take a test of their own: a client that does not read for
-/// 20 s, and a replay (`tests/chat/replay.rs`).
-const ELSEWHERE: [&str; 2] = ["write_time", "replay"];
+/// 20 s, a replay (`tests/chat/replay.rs`), and ten thousand who come and go.
+const ELSEWHERE: [&str; 3] = ["write_time", "replay", "presence"];
 
 /// The words in backticks of the last column of each row.
 fn counted() -> Vec<(String, Vec<String>)> {

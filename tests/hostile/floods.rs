@@ -280,7 +280,7 @@ fn rooms_that_are_left_leave_no_memory_behind() {
 #[test]
 fn a_storm_that_is_dropped_at_once_leaves_nothing_behind() {
     let _turn = turn();
-    let count = if long() { 9000 } else { 2000 };
+    let count = if long() { 5000 } else { 2000 };
     let folder = folder();
     let server = Server::start(folder.path(), &[("SHARDS", "2")]);
     let witness = Witness::start(server.address);
