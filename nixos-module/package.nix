@@ -21,6 +21,8 @@ rustPlatform.buildRustPackage {
       ../clippy.toml
       ../src
       ../migrations
+      # Compiled into the unit tests.
+      ../tests/support/keys.json
     ];
   };
 

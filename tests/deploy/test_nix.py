@@ -257,7 +257,12 @@ class Nix(Folder):
         copy.mkdir()
         for name in re.findall(r"\.\./(\S+)", listed):
             source = ROOT / name
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
+        for file in copy.glob("src/**/*.rs"):
+            # The unit tests' too, which the check below does not compile.
+            for name in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', file.read_text()):
+                self.assertTrue((file.parent / name).exists(), f"{file.relative_to(copy)} includes {name}")
         # A check shares the dependencies with the lints before it; a release build takes minutes.
         command = ["cargo", "build", "--release"] if LONG else ["cargo", "check"]
         target = TARGET / "filtered-source" if LONG else TARGET
