@@ -310,7 +310,10 @@ impl Bus for Redis {
         if self.publish_on_link(self.env.now(), &broadcast) {
             self.metrics.redis_published.increment(1);
             let suspects = self.fleet.suspects();
-            if suspects != 0 {
+            if broadcast.presence.is_some() {
+                // Nobody can read it later, and a sibling's link may break with it under way.
+                self.mesh.publish(Arc::clone(&broadcast));
+            } else if suspects != 0 {
                 self.mesh.publish_to(suspects, &broadcast);
             }
             self.wake();
