@@ -479,8 +479,13 @@ impl Hub {
             let Some(order) = channel.order.as_mut() else {
                 return (Vec::new(), None);
             };
+            let is_silent = order.is_silent(now);
             let items = order.handle_timeout(now);
             let is_open = !order.is_opening();
+            if is_silent {
+                // Whoever comes back does not wait for the store any longer.
+                channel.behind.clear();
+            }
             (items, channel.waiters.take_if(|_| is_open))
         });
         // Whoever waited is told that the number is not known.

@@ -181,13 +181,31 @@ impl<T> RoomOrder<T> {
         }
     }
 
+    /// Whether the store has told nothing for as long as it is waited for.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.asked_since.is_some_and(|since| now >= since + SILENCE)
+    }
+
     /// Does what is due. Returns what is to be delivered now.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<T> {
         match (self.state, self.asked_since) {
             (State::Opening { since }, _) if now >= since + SILENCE => self.open(now, None),
-            (State::Open, Some(since)) if now >= since + SILENCE => self.give_up(now),
+            (State::Open, Some(_)) if self.is_silent(now) => {
+                if self.held.is_empty() {
+                    self.ask_again(now);
+                    return Vec::new();
+                }
+                self.give_up(now)
+            }
             _ => Vec::new(),
         }
+    }
+
+    /// Nothing waits behind what the store does not tell: giving it up would help nobody, and lose it.
+    fn ask_again(&mut self, now: Instant) {
+        self.asked_since = None;
+        self.is_asking = false;
+        self.ask_at = Some(now);
     }
 
     /// After which number the store is to be asked now, if at all. Whoever is told to ask must call
@@ -408,6 +426,21 @@ mod tests {
         let late = Some(vec![(1, 1), (2, 2), (3, 3)]);
         assert!(order.repaired(asked + SILENCE, late).is_empty());
         assert_eq!(order.next_timeout(), None);
+    }
+
+    #[test]
+    fn asks_for_the_newest_until_the_store_answers() {
+        let now = Instant::now();
+        let mut order = room(now, 1);
+        order.notice(now, 3);
+        assert_eq!(order.poll_repair(now), Some(1));
+        assert_eq!(order.next_timeout(), Some(now + SILENCE));
+        let later = now + SILENCE;
+        assert!(order.handle_timeout(later).is_empty());
+        assert_eq!(order.poll_repair(later), Some(1), "it is asked again");
+        assert_eq!(order.take_counts().gaps, 0);
+        assert_eq!(order.repaired(later, Some(vec![(2, 2), (3, 3)])), [2, 3]);
+        assert!(!order.lacks(3));
     }
 
     #[test]
