@@ -11,13 +11,13 @@ use super::postgres_server::Postgres;
 use super::redis_server::{Redis, programs};
 use super::support::client::{Client, Via};
 use super::support::eventually;
-use super::support::server::{Server, folder};
+use super::support::server::{Server, folder, log_of};
 use super::support::token::token;
 
 /// Servers with one history.
 pub(crate) struct Fleet {
     pub(crate) servers: Vec<Server>,
-    _folders: Vec<tempfile::TempDir>,
+    folders: Vec<tempfile::TempDir>,
     _postgres: Arc<Postgres>,
 }
 
@@ -46,7 +46,7 @@ impl Fleet {
         }
         Self {
             servers,
-            _folders: folders,
+            folders,
             _postgres: postgres,
         }
     }
@@ -55,6 +55,16 @@ impl Fleet {
     pub(crate) fn client(&self, server: usize, user: &str) -> Client {
         let server = &self.servers[server % self.servers.len()];
         Client::connect(server.address, Via::WebSocket, &token(user))
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for folder in &self.folders {
+                eprintln!("a server's log:\n{}", log_of(folder.path()));
+            }
+        }
     }
 }
 
