@@ -144,7 +144,7 @@ fn receive(shared: &Arc<Shared>, target: Target) -> Outcome {
             count += take(&engine, key);
             shared.arrived.store(count + 1, Ordering::Release);
             if count >= reported + MESSAGES {
-                report("receive", thread_cpu() - before, count - reported);
+                report("receive", thread_cpu().saturating_sub(before), count - reported);
                 (before, reported) = (thread_cpu(), count);
             }
         }
@@ -187,7 +187,7 @@ fn publish(shared: &Arc<Shared>, target: Target) -> Outcome {
                 hub.of("/").room("room").emit("msg", &Args::one(&text));
                 sent += 1;
             }
-            report("publish", thread_cpu() - before, MESSAGES);
+            report("publish", thread_cpu().saturating_sub(before), MESSAGES);
         }
         while shared.arrived.load(Ordering::Acquire) <= sent {
             sleep(Duration::from_millis(1)).await;
