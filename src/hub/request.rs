@@ -397,7 +397,8 @@ impl Hub {
             }
             Answer::ClientCount(count) => {
                 gathering.answered += 1;
-                gathering.acks_wanted += count;
+                // Another's word: however much it claims, the time ends it.
+                gathering.acks_wanted = gathering.acks_wanted.saturating_add(*count);
             }
             Answer::Ack(args) => gathering.acks.push(args.clone()),
             // We ask for neither.
