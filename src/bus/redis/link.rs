@@ -27,6 +27,8 @@ pub(super) const LATE: Duration = Duration::from_millis(5);
 const AWAY: Duration = Duration::from_millis(25);
 /// Bytes of messages that are not answered yet.
 const QUEUE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of answers that wait beside them: one describes all sockets of a shard, and cannot be in parts.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// What a message counts beside its bytes.
 const OVERHEAD: usize = 64;
 /// Subscriptions that may wait for their confirmation at once.
@@ -116,6 +118,8 @@ enum Command {
     Ping,
     /// PUBLISH: what its message weighs, and what it was.
     Publish(usize, Option<Parcel>),
+    /// PUBLISH of an answer to somebody's request, and what it weighs.
+    Answer(usize),
     /// PUBSUB NUMSUB, with the number of who asked.
     Count(u64),
     /// `true`: of those from before the connection.
@@ -137,6 +141,8 @@ pub(super) struct Link {
     unconfirmed: usize,
     subscriptions: Subscriptions,
     queued: usize,
+    /// Bytes of answers that are not answered themselves.
+    answers: usize,
     heard: Instant,
     /// When the last reply came.
     answered: Instant,
@@ -157,6 +163,7 @@ impl Link {
             unconfirmed: 0,
             subscriptions: Subscriptions::default(),
             queued: 0,
+            answers: 0,
             heard: now,
             answered: now,
         }
@@ -208,7 +215,8 @@ impl Link {
         self.replies = Replies::new(REPLY_BYTES_MAX);
         self.output = Vec::new();
         self.written = 0;
-        (self.looked, self.unconfirmed, self.queued) = (0, 0, 0);
+        (self.looked, self.unconfirmed) = (0, 0);
+        (self.queued, self.answers) = (0, 0);
         self.subscriptions.lost();
         let owed = self.owed.drain(..).filter_map(|owed| match owed.of {
             Command::Publish(_, parcel) => parcel,
@@ -254,9 +262,20 @@ impl Link {
             return false;
         }
         self.queued += weight;
-        let mut publish = redis::cmd("PUBLISH");
-        publish.arg(channel).arg(message);
-        self.send(now, &publish, Command::Publish(weight, parcel));
+        let of = Command::Publish(weight, parcel);
+        self.send(now, redis::cmd("PUBLISH").arg(channel).arg(message), of);
+        true
+    }
+
+    /// Publishes an answer to somebody's request. `false`: not now.
+    pub(super) fn respond(&mut self, now: Instant, channel: &str, message: &[u8]) -> bool {
+        let weight = channel.len() + message.len() + OVERHEAD;
+        if self.phase != Phase::Up || self.answers + weight > ANSWER_BYTES_MAX {
+            return false;
+        }
+        self.answers += weight;
+        let of = Command::Answer(weight);
+        self.send(now, redis::cmd("PUBLISH").arg(channel).arg(message), of);
         true
     }
 
@@ -401,6 +420,7 @@ impl Link {
                 self.queued -= weight;
                 return Ok(Some(owed.since));
             }
+            (Command::Answer(weight), Reply::Number(_)) => self.answers -= weight,
             (Command::Count(number), Reply::Counted(count)) => {
                 events.push(Event::Counted(number, count));
             }
@@ -484,7 +504,7 @@ impl Command {
             Self::Hello => "HELLO",
             Self::Select => "SELECT",
             Self::Ping => "PING",
-            Self::Publish(..) => "PUBLISH",
+            Self::Publish(..) | Self::Answer(_) => "PUBLISH",
             Self::Count(_) => "PUBSUB",
             Self::Subscribe(..) => "SUBSCRIBE",
             Self::Unsubscribe(_) => "UNSUBSCRIBE",
@@ -612,6 +632,18 @@ mod tests {
         assert!(link.publish(now, "c", &message, None));
         assert_eq!(link.lost().len(), 0);
         assert!(!link.publish(now, "c", b"x", None), "there is no link");
+    }
+
+    #[test]
+    fn an_answer_may_be_larger_than_what_else_may_wait() {
+        let now = Instant::now();
+        let mut link = up(now);
+        let answer = vec![0; 6 << 20];
+        assert!(!link.publish(now, "c", &answer, None));
+        assert!(link.respond(now, "c", &answer));
+        assert!(link.respond(now, "c", &answer));
+        assert!(link.publish(now, "c", b"x", None), "beside the answers");
+        assert!(!link.respond(now, "c", &answer), "it would be more");
     }
 
     #[test]

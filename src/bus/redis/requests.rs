@@ -73,8 +73,7 @@ impl Redis {
             return;
         };
         let now = self.env.now();
-        let is_sent =
-            self.with(|state| state.link.publish(now, &channels.response, &message, None));
+        let is_sent = self.with(|state| state.link.respond(now, &channels.response, &message));
         if is_sent {
             self.metrics.redis_published.increment(1);
             self.wake();
