@@ -364,10 +364,14 @@ impl Hub {
 
     /// It became known that a room has a broadcast of this number.
     fn notice(&self, name: &RoomName, head: u64) {
+        self.learn(name, |order, now| order.notice(now, head));
+    }
+
+    /// Tells a room's order something, and does what follows of it.
+    fn learn(&self, name: &RoomName, tell: impl FnOnce(&mut RoomOrder<Item>, Instant)) {
         let now = self.env().now();
         let is_known = self.with(|state| {
-            let order = state.channels.get_mut(name)?.order.as_mut()?;
-            order.notice(now, head);
+            tell(state.channels.get_mut(name)?.order.as_mut()?, now);
             Some(())
         });
         if is_known.is_some() {
@@ -402,6 +406,7 @@ impl Hub {
     pub(super) fn settle(&self, name: &RoomName) {
         let now = self.env().now();
         let mut caught_up = Vec::new();
+        let mut is_in_doubt = false;
         let repair = self.with(|state| {
             let channel = state.channels.get_mut(name)?;
             let order = channel.order.as_mut()?;
@@ -423,6 +428,7 @@ impl Hub {
             metrics.order_gaps.increment(counts.gaps);
             metrics.order_bogus.increment(counts.bogus);
             metrics.order_duplicates.increment(counts.duplicates);
+            is_in_doubt = counts.doubts > 0;
             Some(Repair {
                 name: name.clone(),
                 generation: channel.generation,
@@ -430,6 +436,9 @@ impl Hub {
             })
         });
         drop(caught_up);
+        if is_in_doubt {
+            self.compare_later();
+        }
         if let Some(repair) = repair {
             self.spawn(self.clone().repair(repair).boxed_local());
         }
@@ -496,29 +505,35 @@ impl Hub {
 
     /// Asks for the newest numbers of all rooms: too much was lost to name it.
     pub(super) fn compare_heads(&self) {
-        let mut pages: Vec<(Text, Vec<Text>)> = Vec::new();
+        let mut pages: Vec<(Text, Vec<Text>, Vec<Option<u64>>)> = Vec::new();
         self.with(|state| {
             for ((namespace, room), channel) in &state.channels {
-                if channel.order.is_none() {
+                let Some(order) = &channel.order else {
                     continue;
-                }
+                };
                 match pages.last_mut() {
-                    Some((of, rooms)) if of == namespace && rooms.len() < HEADS_PAGE => {
+                    Some((of, rooms, asked)) if of == namespace && rooms.len() < HEADS_PAGE => {
                         rooms.push(room.clone());
+                        asked.push(order.delivered());
                     }
-                    _ => pages.push((namespace.clone(), vec![room.clone()])),
+                    _ => pages.push((
+                        namespace.clone(),
+                        vec![room.clone()],
+                        vec![order.delivered()],
+                    )),
                 }
             }
         });
         let hub = self.clone();
         self.spawn(Box::pin(async move {
-            for (namespace, rooms) in pages {
+            for (namespace, rooms, asked) in pages {
                 let Some(heads) = hub.app().heads(&namespace, rooms.clone()).await else {
                     hub.compare_later();
                     return;
                 };
-                for (room, head) in rooms.into_iter().zip(heads) {
-                    hub.notice(&(namespace.clone(), room), head);
+                for ((room, asked), head) in rooms.into_iter().zip(asked).zip(heads) {
+                    let name = (namespace.clone(), room);
+                    hub.learn(&name, |order, now| order.compare(now, asked, head));
                 }
             }
         }));

@@ -16,6 +16,8 @@ pub(super) const HOLD: Duration = Duration::from_millis(50);
 pub(super) const HELD_MAX: usize = 1_000;
 /// How long the store may be silent before delivery goes on without it.
 pub(super) const SILENCE: Duration = Duration::from_secs(5);
+/// The greatest number that a store can give. What claims a greater one is none of ours.
+const SEQ_MAX: u64 = i64::MAX.unsigned_abs();
 /// When to ask again after the store could not answer.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -37,7 +39,18 @@ pub(super) struct RoomOrder<T> {
     is_asking: bool,
     /// More was held or became known since the store was asked: its answer may be older than that.
     is_stale: bool,
+    /// While nobody has vouched for `delivered`.
+    doubt: Option<Doubt>,
     counts: Counts,
+}
+
+/// Delivery went on, or began, with a number that only the bus knew, while the store was silent.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    /// The last number before that, if there was one.
+    sure: Option<u64>,
+    /// That number.
+    at: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +71,9 @@ pub(super) struct Counts {
     pub(super) duplicates: u64,
     /// Broadcasts and notices of numbers that the store does not have.
     pub(super) bogus: u64,
+    /// How often delivery went on with a number that is to be compared with the store's newest
+    /// ([`RoomOrder::compare`]).
+    pub(super) doubts: u64,
 }
 
 impl<T> RoomOrder<T> {
@@ -73,6 +89,7 @@ impl<T> RoomOrder<T> {
             ask_at: None,
             is_asking: false,
             is_stale: false,
+            doubt: None,
             counts: Counts::default(),
         }
     }
@@ -125,10 +142,17 @@ impl<T> RoomOrder<T> {
             }
             return Vec::new();
         }
+        if seq > SEQ_MAX {
+            self.counts.bogus += 1;
+            return Vec::new();
+        }
         self.head = self.head.max(seq);
         let is_next = self.delivered.is_none_or(|delivered| seq == delivered + 1)
             || planted::has(Defect::SwappedOrder);
         if !self.is_opening() && is_next {
+            if self.delivered.is_none() {
+                self.begin_doubt(seq);
+            }
             self.delivered = Some(seq);
             let mut ready = vec![item];
             ready.append(&mut self.release());
@@ -152,6 +176,10 @@ impl<T> RoomOrder<T> {
         if planted::has(Defect::MissedRepair) {
             return;
         }
+        if head > SEQ_MAX {
+            self.counts.bogus += 1;
+            return;
+        }
         self.is_stale |= head > self.head;
         self.head = self.head.max(head);
         let behind = self.delivered.is_some_and(|delivered| delivered < head);
@@ -167,6 +195,32 @@ impl<T> RoomOrder<T> {
         if self.gap_since.is_some() {
             self.ask_now(now);
         }
+    }
+
+    /// The store's newest number was read, after `asked` had been delivered. If that is more than the
+    /// store has, somebody made the number up while the store was silent: delivery goes back to where it
+    /// was sure, or every message of the room up to there would be dropped as known.
+    pub(super) fn compare(&mut self, now: Instant, asked: Option<u64>, head: u64) {
+        let Some(asked) = asked else {
+            return self.notice(now, head);
+        };
+        // What was asked before the doubt began says nothing of it.
+        if let Some(doubt) = self.doubt.take_if(|doubt| doubt.at <= asked)
+            && asked > head
+        {
+            self.counts.bogus += self.held.len() as u64 + 1;
+            self.held.clear();
+            self.delivered = Some(doubt.sure.map_or(head, |sure| sure.min(head)));
+            self.head = head;
+            (self.gap_since, self.asked_since) = (None, None);
+        }
+        self.notice(now, head);
+    }
+
+    fn begin_doubt(&mut self, at: u64) {
+        let sure = self.delivered;
+        self.doubt.get_or_insert(Doubt { sure, at }).at = at;
+        self.counts.doubts += 1;
     }
 
     /// When [`RoomOrder::handle_timeout`] has something to do.
@@ -227,7 +281,8 @@ impl<T> RoomOrder<T> {
     pub(super) fn repaired(&mut self, now: Instant, items: Option<Vec<(u64, T)>>) -> Vec<T> {
         self.is_asking = false;
         let mut ready = Vec::new();
-        if !self.is_stale && items.as_ref().is_some_and(Vec::is_empty) {
+        let is_end = items.as_ref().is_some_and(Vec::is_empty);
+        if is_end && !self.is_stale {
             self.nothing_follows();
         }
         for (seq, item) in items.into_iter().flatten() {
@@ -246,6 +301,10 @@ impl<T> RoomOrder<T> {
         }
         if ready.is_empty() {
             self.ask_at = Some(now + RETRY);
+            if is_end {
+                // It speaks: only its silence is a reason to go on without it.
+                self.asked_since = Some(now);
+            }
         } else {
             // Something came: the store is there, and if more is missing it is asked at once.
             self.asked_since = None;
@@ -273,8 +332,12 @@ impl<T> RoomOrder<T> {
             if self.delivered.is_some_and(|delivered| seq != delivered + 1) {
                 break;
             }
+            let item = entry.remove();
+            if self.delivered.is_none() {
+                self.begin_doubt(seq);
+            }
             self.delivered = Some(seq);
-            ready.push(entry.remove());
+            ready.push(item);
         }
         ready
     }
@@ -287,7 +350,9 @@ impl<T> RoomOrder<T> {
         self.gap_since = None;
         self.is_asking = false;
         let next = self.held.keys().next().copied();
-        self.delivered = Some(next.map_or(self.head, |next| next - 1));
+        let passed = next.map_or(self.head, |next| next - 1);
+        self.begin_doubt(passed);
+        self.delivered = Some(passed);
         let ready = self.release();
         self.look_for_gap(now);
         ready
@@ -505,6 +570,69 @@ mod tests {
         assert!(order.repaired(at(now, 300), Some(Vec::new())).is_empty());
         assert_eq!(order.receive(now, 7, 7), [7]);
         assert_eq!(order.take_counts().bogus, 2);
+    }
+
+    #[test]
+    fn no_number_is_too_great_to_be_counted_on() {
+        let now = Instant::now();
+        let mut order = room(now, 3);
+        order.notice(now, u64::MAX);
+        assert!(order.receive(now, u64::MAX, 1).is_empty());
+        assert_eq!(order.next_timeout(), None);
+        assert_eq!(order.receive(now, 4, 4), [4]);
+        let mut unknown = RoomOrder::new(now);
+        assert!(unknown.open(now, None).is_empty());
+        assert!(unknown.receive(now, u64::MAX, 1).is_empty());
+        assert_eq!(unknown.receive(now, 7, 7), [7]);
+    }
+
+    #[test]
+    fn a_store_that_answers_is_not_silent_however_much_is_made_up() {
+        let now = Instant::now();
+        let mut order = room(now, 3);
+        let mut made_up = 1 << 50;
+        for ms in (0..10_000).step_by(100) {
+            assert!(order.receive(at(now, ms), made_up, 0).is_empty());
+            if order.poll_repair(at(now, ms)).is_some() {
+                // Meanwhile another comes.
+                assert!(order.receive(at(now, ms), made_up + 1, 0).is_empty());
+                assert!(order.repaired(at(now, ms), Some(Vec::new())).is_empty());
+            }
+            assert!(order.handle_timeout(at(now, ms)).is_empty());
+            made_up += 10;
+        }
+        assert_eq!(order.receive(at(now, 10_000), 4, 4), [4]);
+    }
+
+    #[test]
+    fn goes_back_from_a_number_that_was_made_up_while_the_store_was_silent() {
+        let now = Instant::now();
+        let mut order = room(now, 3);
+        assert!(order.receive(now, 1 << 50, 0).is_empty());
+        assert_eq!(order.poll_repair(at(now, 50)), Some(3));
+        let late = at(now, 50) + SILENCE;
+        assert_eq!(order.handle_timeout(late), [0], "nobody can tell yet");
+        assert_eq!(order.take_counts().doubts, 1);
+        order.compare(late, order.delivered(), 5);
+        assert_eq!(order.poll_repair(late), Some(3));
+        let stored = Some(vec![(4, 4), (5, 5)]);
+        assert_eq!(order.repaired(late, stored), [4, 5]);
+        assert_eq!(order.receive(late, 6, 6), [6]);
+        order.compare(late, Some(4), 5);
+        assert_eq!(order.receive(late, 7, 7), [7], "an older answer");
+    }
+
+    #[test]
+    fn stays_where_it_is_when_the_store_vouches_for_it() {
+        let now = Instant::now();
+        let mut order = RoomOrder::new(now);
+        assert!(order.open(now, None).is_empty());
+        assert_eq!(order.receive(now, 8, 8), [8]);
+        assert_eq!(order.take_counts().doubts, 1);
+        order.compare(now, Some(8), 8);
+        assert!(order.receive(now, 8, 8).is_empty());
+        order.compare(now, Some(8), 7);
+        assert_eq!(order.delivered(), Some(8), "it is in no doubt any more");
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -217,7 +218,7 @@ fn a_server_that_dies_between_storing_and_publishing_loses_nothing() {
     world.broker.borrow_mut().cut(0, &world.nodes[0]);
     // It is not the dead one's tick that finds it.
     for _ in 0..700 {
-        world.shards[1].advance(std::time::Duration::from_millis(10));
+        world.shards[1].advance(Duration::from_millis(10));
         world.settle();
     }
     assert_eq!(world.numbers(1, b), [1]);
@@ -336,6 +337,50 @@ fn rubbish_harms_nobody() {
 }
 
 #[test]
+fn a_number_that_somebody_made_up_stops_no_room() {
+    let world = fleet(2, false);
+    let (a, b) = (world.member(0, "o"), world.member(1, "o"));
+    world.settle();
+    world.store.is_silent.set(true);
+    for seq in [1 << 60, u64::MAX] {
+        let head = adapter::Head {
+            namespace: "/".into(),
+            room: "o".into(),
+            seq,
+        };
+        world.publish(super::HEADS, &adapter::encode_heads(&[head]));
+        let made_up = adapter::encode_broadcast(&Broadcast {
+            uid: "abcdef".into(),
+            namespace: "/".into(),
+            event: "msg".into(),
+            args: Args::builder().push(&0).push("x").build(),
+            opts: Opts {
+                rooms: vec!["o".into()],
+                ..Opts::default()
+            },
+            stamp: Some(adapter::Stamp {
+                count: 1,
+                seq: Some(seq),
+                presence: None,
+            }),
+        });
+        world.publish(ROOM, &made_up);
+    }
+    // So long that delivery goes on without the store.
+    world.pass(6_000);
+    world.send(0, a, "unseen for now");
+    world.settle();
+    assert_eq!(world.numbers(0, a), [0]);
+    assert_eq!(world.numbers(1, b), [0]);
+    world.store.is_silent.set(false);
+    world.pass(2_500);
+    world.send(0, a, "x");
+    world.settle();
+    assert_eq!(world.numbers(0, a), [1, 2]);
+    assert_eq!(world.numbers(1, b), [1, 2]);
+}
+
+#[test]
 fn answers_the_requests_of_node_servers_for_its_own_sockets() {
     let world = fleet(2, true);
     world.member(0, "r");
@@ -406,6 +451,29 @@ fn siblings_answer_while_redis_is_away() {
     world.settle();
     let sockets = result.take().expect("it was answered").unwrap();
     assert_eq!(sockets.len(), 2);
+}
+
+#[test]
+fn a_count_of_clients_that_cannot_be_ends_nothing() {
+    let world = fleet(2, false);
+    let result = Rc::new(RefCell::new(None));
+    let slot = result.clone();
+    let everybody = world.shards[0].hub.of("/");
+    let then = move |acks| *slot.borrow_mut() = Some(acks);
+    everybody.emit_with_ack("q", &Args::none(), Duration::from_secs(1), then);
+    let id = format!("{}1", world.nodes[0].identity.uid);
+    let count = u64::MAX;
+    let lie = format!(r#"{{"type":8,"requestId":"{id}","clientCount":{count}}}"#);
+    for _ in 0..2 {
+        world
+            .broker
+            .borrow_mut()
+            .publish(b"socket.io-response#/#", lie.as_bytes());
+    }
+    world.settle();
+    assert!(result.borrow().is_none(), "so many cannot have answered");
+    world.pass(1_100);
+    assert!(matches!(result.take(), Some(Err(_))));
 }
 
 #[test]
