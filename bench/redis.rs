@@ -144,7 +144,11 @@ fn receive(shared: &Arc<Shared>, target: Target) -> Outcome {
             count += take(&engine, key);
             shared.arrived.store(count + 1, Ordering::Release);
             if count >= reported + MESSAGES {
-                report("receive", thread_cpu().saturating_sub(before), count - reported);
+                report(
+                    "receive",
+                    thread_cpu().saturating_sub(before),
+                    count - reported,
+                );
                 (before, reported) = (thread_cpu(), count);
             }
         }

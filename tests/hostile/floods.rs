@@ -246,7 +246,11 @@ fn rooms_that_are_left_leave_no_memory_behind() {
     let before = settled(&server);
     ask(&mut all, "joinRoom", 0);
     let joined = settled(&server);
-    assert!((server.metric("yum_rooms", "") - f64::from(u32::try_from(clients).unwrap()) * 1000.0).abs() < 0.5);
+    assert!(
+        (server.metric("yum_rooms", "") - f64::from(u32::try_from(clients).unwrap()) * 1000.0)
+            .abs()
+            < 0.5
+    );
     ask(&mut all, "leaveRoom", 0);
     // Who came and went is remembered for 10 s, and memory given back after a while. 20,000 rooms leave
     // 7 % of a debug build's memory behind, 50,000 rooms 13 %: pages that something else is on, too.
