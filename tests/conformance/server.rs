@@ -169,6 +169,7 @@ async fn serve(parts: Parts, seat: Seat) {
     let options = net::Options {
         shard: parts.shard,
         shards: settings.shards,
+        host: parts.host,
         drain: settings::DRAIN,
         ..net::Options::default()
     };

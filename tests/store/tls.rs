@@ -171,7 +171,7 @@ fn says_in_one_line_why_a_server_is_not_trusted() {
     let place = format!("127.0.0.1:{}", server.port());
     for mode in ["require", "verify-ca", "verify-full"] {
         let line = refused("127.0.0.1", mode, "other.crt");
-        let words = "its certificate is not signed by one of sslrootcert";
+        let words = "its certificate is not signed by one of the trusted ones";
         assert_eq!(line, format!("no TLS with PostgreSQL at {place}: {words}"));
     }
     let line = refused("127.0.0.1", "verify-full", "ca.crt");
