@@ -8,11 +8,11 @@
 
 use std::time::Duration;
 
-/// How often it looks.
-const STEP: Duration = Duration::from_secs(4);
+/// How often it looks: a crowd that came and went in between is not seen.
+const STEP: Duration = Duration::from_millis(500);
 /// So many steps long they must have been away, or the last time must be ago: what is remembered of
 /// somebody for 10 s has gone then, too.
-const STEPS_AWAY: u32 = 3;
+const STEPS_AWAY: u32 = 24;
 /// Fewer are not worth it.
 const GONE_MIN: usize = 1_000;
 
@@ -92,21 +92,23 @@ mod tests {
     #[test]
     fn memory_is_given_back_once_half_has_gone_for_a_while() {
         let mut keeper = Keeper::default();
-        let mut steps = |in_use, count| (0..count).map(|_| keeper.step(in_use)).collect::<Vec<_>>();
-        assert_eq!(steps(50_000, 3), [false; 3]);
-        assert_eq!(steps(30_000, 9), [false; 9]);
-        assert_eq!(steps(10_000, 4), [false, false, false, true]);
+        let away = STEPS_AWAY as usize;
+        let mut given_back =
+            |in_use, count| -> Vec<usize> { (1..=count).filter(|_| keeper.step(in_use)).collect() };
+        assert_eq!(given_back(50_000, away), [0; 0]);
+        assert_eq!(given_back(30_000, 3 * away), [0; 0]);
+        assert_eq!(given_back(10_000, away + 1), [away + 1]);
         // Once more for the stragglers, and no more.
-        assert_eq!(steps(9_500, 4), [false, false, false, true]);
-        assert_eq!(steps(9_500, 9), [false; 9]);
+        assert_eq!(given_back(9_500, away + 1), [away + 1]);
+        assert_eq!(given_back(9_500, 3 * away), [0; 0]);
         // Back within the while, and gone again.
-        assert_eq!(steps(30_000, 1), [false]);
-        assert_eq!(steps(5_000, 3), [false; 3]);
-        assert_eq!(steps(25_000, 1), [false]);
-        assert_eq!(steps(0, 4), [false, false, false, true]);
-        assert_eq!(steps(0, 4), [false, false, false, true]);
+        assert_eq!(given_back(30_000, 1), [0; 0]);
+        assert_eq!(given_back(5_000, away), [0; 0]);
+        assert_eq!(given_back(25_000, 1), [0; 0]);
+        assert_eq!(given_back(0, away + 1), [away + 1]);
+        assert_eq!(given_back(0, away + 1), [away + 1]);
         // A few are not worth it.
-        assert_eq!(steps(900, 1), [false]);
-        assert_eq!(steps(0, 9), [false; 9]);
+        assert_eq!(given_back(900, 1), [0; 0]);
+        assert_eq!(given_back(0, 3 * away), [0; 0]);
     }
 }
