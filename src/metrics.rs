@@ -274,6 +274,20 @@ pub struct Metrics {
     pub tick_late_seconds: Histogram,
 }
 
+/// The labels of [`Metrics::bounds`].
+const BOUNDS_MET: &[&str] = &[
+    "attachments_time",
+    "close_time",
+    "connect_time",
+    "control",
+    "message",
+    "pipeline",
+    "presence",
+    "refusals",
+    "replay",
+    "write_time",
+];
+
 impl Metrics {
     /// The handles of one shard. Without a recorder installed, as in tests, they count nothing.
     #[must_use]
@@ -328,18 +342,7 @@ impl Metrics {
                 "rate_limited",
             ]),
             upgrades: family(UPGRADES, "outcome").knowing(&["done", "refused", "abandoned"]),
-            bounds: family(BOUNDS, "bound").knowing(&[
-                "attachments_time",
-                "close_time",
-                "connect_time",
-                "control",
-                "message",
-                "pipeline",
-                "presence",
-                "refusals",
-                "replay",
-                "write_time",
-            ]),
+            bounds: family(BOUNDS, "bound").knowing(BOUNDS_MET),
             slow_consumers: counter(SLOW_CONSUMERS),
             outbox_bytes: gauge(OUTBOX_BYTES),
             flushes: counter(FLUSHES),
