@@ -42,6 +42,7 @@ const PURE: &[&str] = &[
     "chat/event.rs",
     "chat/expiry.rs",
     "chat/member.rs",
+    "chat/owed.rs",
     "config/live.rs",
     "config/mod.rs",
     "config/settings.rs",

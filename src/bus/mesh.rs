@@ -322,6 +322,12 @@ impl Bus for Mesh {
         }
     }
 
+    fn owe_all(&self) {
+        for (_, ring) in self.others() {
+            ring.owed.borrow_mut().heads.owe_again(Notice::All);
+        }
+    }
+
     fn tick(&self, now: Instant) {
         Mesh::tick(self, now);
     }

@@ -1,7 +1,6 @@
 //! `sendMessage`: stored, then seen.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use futures_util::future::{Either, LocalBoxFuture, select};
 
 use super::event::{Code, Failure, Id, MessageView, SendMessage, Sent, Timestamp};
 use super::member::Member;
+use super::owed::Due;
 use super::permission::Act;
 use super::reply::Reply;
 use super::{Chat, NAMESPACE, RECEIVE_MESSAGE};
@@ -21,14 +21,6 @@ use crate::store::{Cursor, Draft, Message, Page, Store, StoreError, Stored};
 pub(super) const WAITING_SENDS_MAX: usize = 1_000;
 /// Within this time of being read every send is answered.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Rooms of which it is not known whether their last message is stored. Beyond it the oldest name
-/// is not kept: the next message of that room shows the gap and has it repaired.
-const OWED_ROOMS_MAX: usize = 10_000;
-/// Rooms that are asked for in one tick.
-const OWED_AT_ONCE: usize = 16;
-/// How long after an unknown outcome, or a failed try, the store is asked again.
-const OWED_RETRY: Duration = Duration::from_secs(1);
-
 impl Chat {
     pub(super) async fn send_message(
         self: &Rc<Self>,
@@ -161,11 +153,8 @@ impl Chat {
 
     /// Notes that a message of the room may be stored without having been published.
     fn owe(&self, room: &str) {
-        let mut owed = self.owed.borrow_mut();
-        owed.next = self.parts.env.now() + OWED_RETRY;
-        if owed.rooms.len() < OWED_ROOMS_MAX {
-            owed.rooms.insert(room.into());
-        } else {
+        let now = self.parts.env.now();
+        if !self.owed.borrow_mut().owe(now, room) {
             self.parts.metrics.drops.increment("owed_rooms_full");
         }
     }
@@ -173,15 +162,13 @@ impl Chat {
     /// Publishes the newest message of rooms whose last outcome is unknown. Whoever lacks what lies
     /// before it reads it from the store.
     pub(super) fn tell_owed(self: &Rc<Self>, now: Instant) {
-        let mut owed = self.owed.borrow_mut();
-        if owed.rooms.is_empty() || now < owed.next {
-            return;
-        }
-        owed.next = now + OWED_RETRY;
-        let rooms: Vec<_> = (0..OWED_AT_ONCE)
-            .map_while(|_| owed.rooms.pop_first())
-            .collect();
-        drop(owed);
+        let due = self.owed.borrow_mut().take(now);
+        let rooms = match due {
+            None => return,
+            // Each node asks the store itself, again and again until it answers.
+            Some(Due::All) => return self.parts.hub.compare_everywhere(),
+            Some(Due::Rooms(rooms)) => rooms,
+        };
         for room in rooms {
             let chat = self.clone();
             let store = self.parts.store.clone();
@@ -201,26 +188,6 @@ async fn newest(store: &dyn Store, room: &str) -> Result<Page, StoreError> {
     match heads.first() {
         Some(head @ 1..) => store.history(room, Cursor::After(head - 1), 1).await,
         _ => Ok(Page::default()),
-    }
-}
-
-/// Rooms of which it is not known whether their last message is stored.
-pub(super) struct Owed {
-    rooms: BTreeSet<Box<str>>,
-    next: Instant,
-}
-
-impl Owed {
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            rooms: BTreeSet::new(),
-            next: now,
-        }
-    }
-
-    /// When the store is to be asked next.
-    pub(super) fn next(&self) -> Option<Instant> {
-        (!self.rooms.is_empty()).then_some(self.next)
     }
 }
 

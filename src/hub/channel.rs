@@ -502,6 +502,15 @@ impl Hub {
         self.deliver_items(name, items);
         self.settle(name);
     }
+    /// Any room may have more than was published: every node of the fleet compares the newest numbers of
+    /// its rooms with the store's.
+    pub fn compare_everywhere(&self) {
+        self.compare_heads();
+        if let Some(bus) = self.bus() {
+            bus.owe_all();
+        }
+    }
+
 
     /// Asks for the newest numbers of all rooms: too much was lost to name it.
     pub(super) fn compare_heads(&self) {

@@ -207,6 +207,8 @@ pub trait Bus {
     /// Takes a broadcast to the other nodes that have members. What cannot be taken now is owed:
     /// an ordered room's head is told later, so that the others read the rest from the store.
     fn publish(&self, broadcast: Arc<Broadcast>);
+    /// The other nodes are to compare the heads of all their rooms.
+    fn owe_all(&self) {}
     /// From when this resolves, broadcasts to the room reach this node.
     fn subscribe(&self, namespace: &str, room: &str) -> Task;
     /// The node has no members of the room any more.

@@ -343,6 +343,11 @@ impl Bus for Redis {
             }
             let (waiter, confirmed) = flume::bounded(1);
             let waiters = state.waiters.entry(channel.into()).or_default();
+    fn owe_all(&self) {
+        self.mesh.owe_all();
+        self.with(|state| state.owed.owe_again(Notice::All));
+    }
+
             waiters.push(waiter);
             Some(confirmed)
         });
