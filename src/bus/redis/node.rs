@@ -24,10 +24,16 @@ impl Redis {
         hub.expect("a node is attached to its hub before anything comes")
     }
 
-    /// Whether only sockets of this very shard are meant.
+    /// Whether only sockets of this very shard are meant. An id alone does not say so: another host may
+    /// have drawn the same tag.
     fn is_only_ours(&self, target: &Target) -> bool {
         let ours = (self.identity.tag, self.shard);
-        let is_ours = |key: &RoomKey| matches!(key, RoomKey::Private(id) if id.place() == ours);
+        let is_ours = |key: &RoomKey| match key {
+            RoomKey::Private(id) if id.place() == ours => {
+                self.hub().socket(&target.namespace, id).is_some()
+            }
+            _ => false,
+        };
         !target.rooms.is_empty() && target.rooms.iter().all(is_ours)
     }
 

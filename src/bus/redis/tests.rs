@@ -288,6 +288,40 @@ fn a_foreign_broadcast_is_passed_on_as_it_is() {
 #[test]
 fn rubbish_harms_nobody() {
     let world = fleet(2, false);
+#[test]
+fn a_socket_of_a_host_that_has_drawn_the_same_tag_is_reached() {
+    let world = fleet(2, false);
+    let a = world.member(0, "o");
+    world.settle();
+    let id = world.shards[0].hub.local_sockets("/")[0].id();
+    let ours = &world.nodes[1].identity;
+    assert_eq!(
+        id.place(),
+        (ours.tag, world.nodes[1].shard),
+        "as if it were ours"
+    );
+    let audience = world.shards[1].hub.of("/").socket(id);
+    audience.emit("hi", &Args::none());
+    world.settle();
+    assert_eq!(world.shards[0].received(a), [r#"2["hi"]"#]);
+}
+
+#[test]
+fn whoever_lost_too_much_to_name_it_has_everybody_look() {
+    for is_one_process in [true, false] {
+        let world = fleet(2, is_one_process);
+        let (a, b) = (world.member(0, "o"), world.member(1, "o"));
+        world.pass(1_500);
+        world.store.append("o", "stored, never published");
+        world.pass(1_500);
+        assert!(world.numbers(0, a).is_empty());
+        world.shards[0].hub.compare_everywhere();
+        world.pass(1_500);
+        assert_eq!(world.numbers(0, a), [1]);
+        assert_eq!(world.numbers(1, b), [1]);
+    }
+}
+
     let (a, b) = (world.member(0, "o"), world.member(1, "o"));
     world.settle();
     let channels = Channels::of("/");
