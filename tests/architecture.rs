@@ -35,6 +35,7 @@ const PURE: &[&str] = &[
     "bus/redis/convert.rs",
     "bus/redis/hosts.rs",
     "bus/redis/link.rs",
+    "bus/redis/news.rs",
     "bus/redis/reply.rs",
     "bus/redis/subscriptions.rs",
     "bus/redis/target.rs",

@@ -187,7 +187,7 @@ impl Hub {
         if !is_local && let Some(bus) = self.bus() {
             bus.publish(Arc::clone(broadcast));
         }
-        self.take(broadcast, broadcast.packets.clone());
+        self.take(broadcast.published, broadcast, broadcast.packets.clone());
     }
 
     /// Takes what the bus brought from another node.
@@ -200,7 +200,7 @@ impl Hub {
                 }
                 // Their reference counts are to stay on this shard's core.
                 let packets = broadcast.packets.iter().map(Encoded::copy).collect();
-                self.take(&broadcast, packets);
+                self.take(self.env().now(), &broadcast, packets);
             }
             Envelope::Request(request) => {
                 // The task that receives from the bus never sends on it.
@@ -222,12 +222,12 @@ impl Hub {
         }
     }
 
-    /// Takes a broadcast of another host, decoded on this shard.
+    /// Takes a broadcast of another host, decoded on this shard when it was published as far as we know.
     pub fn on_far_broadcast(&self, mut broadcast: Broadcast) {
         self.metrics().bus_received.increment(1);
         if !self.came_already(&broadcast) {
             let packets = std::mem::take(&mut broadcast.packets);
-            self.take(&broadcast, packets);
+            self.take(broadcast.published, &broadcast, packets);
         }
     }
 
@@ -246,9 +246,8 @@ impl Hub {
     }
 
     /// Delivers a broadcast to our own sockets, in its turn.
-    fn take(&self, broadcast: &Broadcast, packets: Vec<Encoded>) {
+    fn take(&self, now: Instant, broadcast: &Broadcast, packets: Vec<Encoded>) {
         let Broadcast { target, flags, .. } = broadcast;
-        let now = self.env().now();
         if let (Some(news), [RoomKey::Named(room), ..]) = (&broadcast.presence, &*target.rooms) {
             let name = (target.namespace.clone(), room.clone(), news.user.clone());
             let (version, event) = (news.version, &broadcast.event);
@@ -502,6 +501,7 @@ impl Hub {
         self.deliver_items(name, items);
         self.settle(name);
     }
+
     /// Any room may have more than was published: every node of the fleet compares the newest numbers of
     /// its rooms with the store's.
     pub fn compare_everywhere(&self) {
@@ -510,7 +510,6 @@ impl Hub {
             bus.owe_all();
         }
     }
-
 
     /// Asks for the newest numbers of all rooms: too much was lost to name it.
     pub(super) fn compare_heads(&self) {

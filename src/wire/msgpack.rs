@@ -56,6 +56,11 @@ impl<'a> Reader<'a> {
         self.at == self.bytes.len()
     }
 
+    /// Bytes that were not read yet.
+    pub(super) fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
     /// The bytes of a place that a token named.
     pub(super) fn slice(&self, place: Range<usize>) -> &'a [u8] {
         &self.bytes[place]
@@ -112,15 +117,21 @@ impl<'a> Reader<'a> {
 
     /// Goes past one whole value, however deep.
     pub(super) fn skip(&mut self) -> Result<(), MsgpackError> {
-        let mut left = 1_usize;
+        let first = self.token()?;
+        self.skip_inside(&first)
+    }
+
+    /// Goes past what a value holds whose own token was read.
+    pub(super) fn skip_inside(&mut self, token: &Token) -> Result<(), MsgpackError> {
+        let children = |token: &Token| match token {
+            Token::Array(count) => *count,
+            Token::Map(count) => 2 * count,
+            _ => 0,
+        };
+        let mut left = children(token);
         while left > 0 {
-            left -= 1;
             // However much is announced, the bytes run out first.
-            left = left.saturating_add(match self.token()? {
-                Token::Array(count) => count,
-                Token::Map(count) => 2 * count,
-                _ => 0,
-            });
+            left = (left - 1).saturating_add(children(&self.token()?));
         }
         Ok(())
     }
@@ -141,7 +152,7 @@ impl<'a> Reader<'a> {
 
     /// The next `length` bytes.
     fn place(&mut self, length: u64) -> Result<Range<usize>, MsgpackError> {
-        let left = self.bytes.len() - self.at;
+        let left = self.left();
         let length = usize::try_from(length).map_err(|_| MsgpackError::Truncated)?;
         if length > left {
             return Err(MsgpackError::Truncated);
@@ -164,7 +175,7 @@ impl<'a> Reader<'a> {
 
     /// A count of children, of which each takes `each` bytes at least.
     fn children(&self, count: u64, each: u64) -> Result<usize, MsgpackError> {
-        let left = (self.bytes.len() - self.at) as u64;
+        let left = self.left() as u64;
         if count * each > left {
             return Err(MsgpackError::Truncated);
         }
@@ -192,8 +203,14 @@ pub(super) struct Writer(Vec<u8>);
 const ROOM: &str = "memory takes every byte";
 
 impl Writer {
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
+    /// Appends to what is there.
+    pub(super) fn over(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Makes room for so many bytes more.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.0.reserve(bytes);
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {

@@ -15,6 +15,8 @@ const ELEMENTS_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 32;
 /// Bytes of a line: a simple string, an error, a number.
 const LINE_BYTES_MAX: usize = 64 << 10;
+/// What a message push begins with. Most replies are one, so its first two elements are known by sight.
+const MESSAGE: &[u8] = b">3\r\n$7\r\nmessage\r\n";
 
 /// Why a stream is none of Redis's. Each of these ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +113,11 @@ impl Replies {
     /// Goes past one scalar or past the empty aggregates and heads in front of one. `false`: more bytes
     /// are needed.
     fn step(&mut self) -> Result<bool, RespError> {
+        if self.at == 0 && self.open.is_empty() && self.buffer.starts_with(MESSAGE) {
+            self.open.push(2);
+            self.elements = 1;
+            self.pass(MESSAGE.len());
+        }
         loop {
             let Some((kind, number, end)) = self.line()? else {
                 return Ok(false);
@@ -155,8 +162,7 @@ impl Replies {
             return Ok(None);
         };
         let from = (self.searched.max(self.at) - self.at).max(1) - 1;
-        let found = rest[from..].windows(2).position(|pair| pair == b"\r\n");
-        let Some(length) = found.map(|at| from + at) else {
+        let Some(length) = line_end(&rest[from..]).map(|at| from + at) else {
             self.searched = self.buffer.len();
             return if rest.len() > LINE_BYTES_MAX {
                 Err(RespError::Line)
@@ -196,6 +202,50 @@ impl Replies {
         self.searched = end;
         self.elements += 1;
     }
+}
+
+/// Appends the command that publishes `message` on a channel, whose name comes in pieces.
+///
+/// It is what `redis::Cmd` would write. A command is made for every message, and that one would copy the
+/// message twice.
+pub fn write_publish(output: &mut Vec<u8>, channel: &[&str], message: &[u8]) {
+    const COMMAND: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n";
+    /// Of the two lengths, each with its line end.
+    const LENGTHS: usize = 48;
+    let length = channel.iter().map(|piece| piece.len()).sum::<usize>();
+    output.reserve(COMMAND.len() + length + message.len() + LENGTHS);
+    output.extend_from_slice(COMMAND);
+    write_length(output, length);
+    for piece in channel {
+        output.extend_from_slice(piece.as_bytes());
+    }
+    output.extend_from_slice(b"\r\n");
+    write_length(output, message.len());
+    output.extend_from_slice(message);
+    output.extend_from_slice(b"\r\n");
+}
+
+/// The head of a string.
+fn write_length(output: &mut Vec<u8>, length: usize) {
+    let mut digits = [0; 20];
+    let (mut at, mut rest) = (digits.len(), length);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(rest % 10).expect("a digit is below ten");
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    output.push(b'$');
+    output.extend_from_slice(&digits[at..]);
+    output.extend_from_slice(b"\r\n");
+}
+
+/// Where the first line ends.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    let mut ends = memchr::memchr_iter(b'\r', bytes);
+    ends.find(|at| bytes.get(at + 1) == Some(&b'\n'))
 }
 
 /// A length as announced.
@@ -241,6 +291,8 @@ mod tests {
         b"%1\r\n$1\r\nk\r\n*0\r\n",
         b"|1\r\n+ttl\r\n:5\r\n$1\r\nv\r\n",
         b">3\r\n$9\r\nsubscribe\r\n$12\r\nsocket.io#/#\r\n:1\r\n",
+        b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\n\r\n\r\n",
+        b"*1\r\n>3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$0\r\n\r\n",
     ];
 
     fn all(bytes: &[u8], piece: usize) -> Result<Vec<Bytes>, RespError> {
@@ -323,6 +375,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_publish_is_written_as_the_codec_writes_it(
+            pieces in proptest::collection::vec(".{0,9}", 1..4),
+            message in proptest::collection::vec(any::<u8>(), 0..1_200),
+        ) {
+            let mut written = b"before".to_vec();
+            let channel: Vec<&str> = pieces.iter().map(String::as_str).collect();
+            write_publish(&mut written, &channel, &message);
+            let packed = redis::cmd("PUBLISH").arg(pieces.concat()).arg(message).get_packed_command();
+            prop_assert_eq!(&written[6..], &*packed);
+        }
+
         #[test]
         fn any_bytes_are_taken_without_a_panic(
             bytes in proptest::collection::vec(

@@ -15,7 +15,7 @@ use super::subscriptions::{Change, Subscriptions};
 use super::target::Login;
 use crate::hub::broadcast::Broadcast;
 use crate::hub::envelope::Head;
-use crate::wire::resp::{Replies, RespError};
+use crate::wire::resp::{Replies, RespError, write_publish};
 
 /// After so much silence Redis is asked whether it is there.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -35,7 +35,9 @@ const OVERHEAD: usize = 64;
 const UNCONFIRMED_MAX: usize = 2_048;
 /// Channels of one SUBSCRIBE.
 const CHANNELS_AT_ONCE: usize = 256;
-/// Bytes of one reply: the largest message that anybody may publish, with room to spare.
+/// Bytes of one reply: the largest message that anybody may publish, with room to spare. A larger one
+/// cannot harm by this bound: Redis ends the connection of whoever is to get it before that
+/// (`client-output-buffer-limit pubsub`, 32 MiB unless set otherwise).
 const REPLY_BYTES_MAX: usize = 32 << 20;
 /// What is kept allocated for output.
 const OUTPUT_KEPT: usize = 256 << 10;
@@ -87,6 +89,8 @@ pub(super) enum Parcel {
     Heads(Vec<Head>),
     /// The word that all rooms are to be compared.
     AllHeads,
+    /// A request that nobody answers, so that nobody would miss an answer.
+    Command,
 }
 
 /// What happened.
@@ -253,30 +257,33 @@ impl Link {
     pub(super) fn publish(
         &mut self,
         now: Instant,
-        channel: &str,
+        channel: &[&str],
         message: &[u8],
         parcel: Option<Parcel>,
     ) -> bool {
-        let weight = channel.len() + message.len() + OVERHEAD;
+        let weight = weight(channel, message);
         if self.phase != Phase::Up || self.queued + weight > QUEUE_BYTES_MAX {
             return false;
         }
         self.queued += weight;
-        let of = Command::Publish(weight, parcel);
-        self.send(now, redis::cmd("PUBLISH").arg(channel).arg(message), of);
+        self.put(now, channel, message, Command::Publish(weight, parcel));
         true
     }
 
     /// Publishes an answer to somebody's request. `false`: not now.
-    pub(super) fn respond(&mut self, now: Instant, channel: &str, message: &[u8]) -> bool {
-        let weight = channel.len() + message.len() + OVERHEAD;
+    pub(super) fn respond(&mut self, now: Instant, channel: &[&str], message: &[u8]) -> bool {
+        let weight = weight(channel, message);
         if self.phase != Phase::Up || self.answers + weight > ANSWER_BYTES_MAX {
             return false;
         }
         self.answers += weight;
-        let of = Command::Answer(weight);
-        self.send(now, redis::cmd("PUBLISH").arg(channel).arg(message), of);
+        self.put(now, channel, message, Command::Answer(weight));
         true
+    }
+
+    fn put(&mut self, now: Instant, channel: &[&str], message: &[u8], of: Command) {
+        write_publish(&mut self.output, channel, message);
+        self.owed.push_back(Owed { since: now, of });
     }
 
     /// Asks how many subscribers a channel has; the number comes with the answer.
@@ -481,16 +488,15 @@ impl Link {
         Some(late.map_or(reply, |late| late.min(reply)))
     }
 
-    /// The broadcasts that have become late, each once.
-    pub(super) fn late(&mut self, now: Instant) -> Vec<Arc<Broadcast>> {
+    /// The broadcasts that have become late, each once. `true`: the siblings have it by the mesh.
+    pub(super) fn late(&mut self, now: Instant) -> Vec<(Arc<Broadcast>, bool)> {
         let mut late = Vec::new();
         while let Some(owed) = self.owed.get_mut(self.looked) {
             if now < owed.since + LATE {
                 break;
             }
             if let Command::Publish(_, Some(Parcel::Broadcast(broadcast, pushed))) = &mut owed.of {
-                *pushed = true;
-                late.push(Arc::clone(broadcast));
+                late.push((Arc::clone(broadcast), std::mem::replace(pushed, true)));
             }
             self.looked += 1;
         }
@@ -524,6 +530,12 @@ pub(super) fn hello(login: &Login) -> redis::Cmd {
     hello
 }
 
+/// What a message counts until it is answered.
+fn weight(channel: &[&str], message: &[u8]) -> usize {
+    let channel = channel.iter().map(|piece| piece.len()).sum::<usize>();
+    channel + message.len() + OVERHEAD
+}
+
 fn refusal(command: &'static str, message: String) -> LinkError {
     if message.starts_with("MOVED") || message.starts_with("CROSSSLOT") {
         return LinkError::Unsupported("Cluster");
@@ -532,186 +544,4 @@ fn refusal(command: &'static str, message: String) -> LinkError {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const HELLO: &[u8] = b"%1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n";
-
-    fn link(now: Instant) -> Link {
-        let mut link = Link::new(Login::default(), now);
-        link.connected(now);
-        link.sent(link.output().len());
-        link
-    }
-
-    fn receive(link: &mut Link, now: Instant, bytes: &[u8]) -> Result<Vec<Event>, LinkError> {
-        let mut events = Vec::new();
-        link.receive(now, bytes, &mut events)?;
-        Ok(events)
-    }
-
-    fn up(now: Instant) -> Link {
-        let mut link = link(now);
-        assert_eq!(receive(&mut link, now, HELLO), Ok(vec![Event::Up]));
-        link
-    }
-
-    fn output(link: &mut Link) -> String {
-        let output = String::from_utf8_lossy(link.output()).into_owned();
-        link.sent(output.len());
-        output.replace("\r\n", " ")
-    }
-
-    #[test]
-    fn says_who_it_is_and_chooses_the_database() {
-        let now = Instant::now();
-        let login = Login {
-            user: None,
-            password: Some("p".into()),
-            database: 3,
-        };
-        let mut link = Link::new(login, now);
-        link.connected(now);
-        let said = output(&mut link);
-        assert!(said.contains("HELLO $1 3 $4 AUTH $7 default $1 p $7 SETNAME"));
-        assert!(said.contains("SELECT $1 3"));
-        assert_eq!(receive(&mut link, now, HELLO), Ok(vec![]));
-        assert_eq!(receive(&mut link, now, b"+OK\r\n"), Ok(vec![Event::Up]));
-    }
-
-    #[test]
-    fn refuses_what_is_no_single_server() {
-        for mode in ["cluster", "sentinel"] {
-            let now = Instant::now();
-            let hello = format!("%1\r\n$4\r\nmode\r\n${}\r\n{mode}\r\n", mode.len());
-            let told = receive(&mut link(now), now, hello.as_bytes()).unwrap_err();
-            assert!(told.to_string().to_lowercase().contains(mode), "{told}");
-            assert!(told.to_string().contains("not supported yet"));
-        }
-        let (now, moved) = (Instant::now(), b"-MOVED 1 127.0.0.1:1\r\n");
-        let told = receive(&mut link(now), now, moved);
-        assert_eq!(told, Err(LinkError::Unsupported("Cluster")));
-    }
-
-    #[test]
-    fn asks_a_silent_redis_and_gives_it_up_when_it_owes_the_answer() {
-        let now = Instant::now();
-        let mut link = up(now);
-        let at = |ms| now + Duration::from_millis(ms);
-        assert_eq!(link.next_timeout(), Some(at(500)));
-        assert_eq!(link.handle_timeout(at(499)), Ok(()));
-        assert!(link.is_idle());
-        assert_eq!(link.handle_timeout(at(500)), Ok(()));
-        assert_eq!(output(&mut link), "*1 $4 PING ");
-        assert!(!link.is_suspect(at(504)) && link.is_suspect(at(505)));
-        assert_eq!(receive(&mut link, at(600), b"+PONG\r\n"), Ok(vec![]));
-        assert!(!link.is_suspect(at(600)));
-        assert_eq!(link.handle_timeout(at(1_100)), Ok(()));
-        assert_eq!(link.handle_timeout(at(2_099)), Ok(()));
-        assert_eq!(link.handle_timeout(at(2_100)), Err(LinkError::Silent));
-    }
-
-    #[test]
-    fn what_is_published_is_bounded_until_it_is_answered() {
-        let now = Instant::now();
-        let mut link = up(now);
-        let message = vec![0; 1 << 20];
-        for _ in 0..3 {
-            assert!(link.publish(now, "c", &message, None));
-        }
-        assert!(!link.publish(now, "c", &message, None), "it would be more");
-        link.sent(link.output().len());
-        assert!(
-            !link.publish(now, "c", &message, None),
-            "sent is not answered"
-        );
-        let answered = receive(&mut link, now, b":1\r\n").unwrap();
-        assert_eq!(answered, [Event::RoundTrip(Duration::ZERO)]);
-        assert!(link.publish(now, "c", &message, None));
-        assert_eq!(link.lost().len(), 0);
-        assert!(!link.publish(now, "c", b"x", None), "there is no link");
-    }
-
-    #[test]
-    fn an_answer_may_be_larger_than_what_else_may_wait() {
-        let now = Instant::now();
-        let mut link = up(now);
-        let answer = vec![0; 6 << 20];
-        assert!(!link.publish(now, "c", &answer, None));
-        assert!(link.respond(now, "c", &answer));
-        assert!(link.respond(now, "c", &answer));
-        assert!(link.publish(now, "c", b"x", None), "beside the answers");
-        assert!(!link.respond(now, "c", &answer), "it would be more");
-    }
-
-    #[test]
-    fn gives_back_what_was_not_answered() {
-        let now = Instant::now();
-        let mut link = up(now);
-        for _ in 0..3 {
-            assert!(link.publish(now, "c", b"x", Some(Parcel::AllHeads)));
-        }
-        receive(&mut link, now, b":0\r\n").unwrap();
-        assert_eq!(link.lost().len(), 2);
-        assert_eq!(link.phase(), Phase::Down);
-        assert!(link.is_idle());
-    }
-
-    #[test]
-    fn a_reply_that_answers_nothing_ends_it() {
-        for reply in [
-            &b":1\r\n"[..],
-            b"+OK\r\n",
-            b">3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n",
-        ] {
-            let now = Instant::now();
-            assert_eq!(
-                receive(&mut up(now), now, reply),
-                Err(LinkError::Unexpected)
-            );
-        }
-        let now = Instant::now();
-        let mut link = up(now);
-        link.publish(now, "c", b"x", None);
-        let refused = receive(&mut link, now, b"-NOPERM no\r\n").unwrap_err();
-        assert_eq!(refused.to_string(), "it refuses PUBLISH: NOPERM no");
-    }
-
-    proptest! {
-        #[test]
-        fn any_split_of_the_bytes_gives_the_same(cuts in prop::collection::vec(0..400_usize, 0..6)) {
-            let now = Instant::now();
-            let mut bytes = HELLO.to_vec();
-            for channel in ["a", "b", "c"] {
-                let push = format!(">3\r\n$9\r\nsubscribe\r\n$1\r\n{channel}\r\n:1\r\n");
-                bytes.extend(push.as_bytes());
-            }
-            bytes.extend(b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$4\r\n\r\n:1\r\n");
-            let all = |cuts: &[usize]| {
-                let mut link = link(now);
-                for channel in ["a", "b", "c"] {
-                    link.subscribe(now, channel);
-                }
-                let (mut events, mut from) = (Vec::new(), 0);
-                for cut in cuts.iter().chain([&bytes.len()]) {
-                    let to = (*cut).clamp(from, bytes.len());
-                    events.extend(receive(&mut link, now, &bytes[from..to]).unwrap());
-                    from = to;
-                }
-                events.sort_by_key(|event| format!("{event:?}"));
-                events
-            };
-            let mut cuts = cuts;
-            cuts.sort_unstable();
-            prop_assert_eq!(all(&cuts), all(&[]));
-        }
-
-        #[test]
-        fn survives_anything(bytes: Vec<u8>) {
-            let now = Instant::now();
-            let _ = receive(&mut up(now), now, &bytes);
-        }
-    }
-}
+mod tests;

@@ -9,7 +9,16 @@
 //! as it can, and every shard compares the numbers of all its rooms when its link has returned, when a
 //! host begins and when one falls silent.
 //!
-//! What decides is in pure files: [`link`] (the connection), [`subscriptions`], [`reply`], [`hosts`],
+//! Whoever may publish on this Redis is one of the fleet, as with Socket.IO's adapter: it may disconnect
+//! any socket, and show clients what nobody has stored. What it makes up stops no room, however: a number
+//! that the store does not have is forgotten when the store is asked. One just above the newest is not
+//! asked for, and whoever gets it would drop the real message of that number, until it joins again. A signature would
+//! keep out Node's servers and the emitter too, so the door is Redis's own: passwords, ACLs, TLS.
+//!
+//! News of users that could not be told follows when the link is back ([`news`]). What has neither a number
+//! nor an answer (broadcasts in other rooms, commands to sockets) is lost with the link, and counted.
+//!
+//! What decides is in pure files: [`link`] (the connection), [`subscriptions`], [`reply`], [`hosts`], [`news`],
 //! [`convert`] (the messages) and [`target`] (the URL). This file is the node that puts them together and
 //! neither waits; [`rim`] has the stream.
 
@@ -18,6 +27,7 @@ mod fleet;
 mod hosts;
 mod link;
 mod look;
+mod news;
 mod node;
 mod reply;
 mod requests;
@@ -46,6 +56,7 @@ pub use self::target::{Target, UrlError};
 use self::convert::Identity;
 use self::hosts::Hosts;
 use self::link::{Event, Link};
+use self::news::OwedNews;
 use super::heads::OwedHeads;
 use super::mesh::Mesh;
 use crate::dial::backoff::Backoff;
@@ -63,6 +74,9 @@ const HOSTS: &str = "project-yum#hosts";
 const COMPARE_WITHIN: Duration = Duration::from_millis(250);
 /// The least time between two comparisons.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes that are kept allocated for the message that is written next.
+const SCRATCH_KEPT: usize = 64 << 10;
 
 /// What a node is made of.
 pub struct Parts {
@@ -103,6 +117,7 @@ struct State {
     link: Link,
     backoff: Backoff,
     owed: OwedHeads,
+    news: OwedNews,
     hosts: Hosts,
     /// Who waits for a channel's confirmation: dropped, it comes to an end.
     waiters: BTreeMap<Box<str>, Vec<Sender<()>>>,
@@ -113,6 +128,8 @@ struct State {
     compared: Option<Instant>,
     beat_at: Instant,
     events: Vec<Event>,
+    /// Where messages are written before their length is known.
+    scratch: Vec<u8>,
     /// Of the task that has the stream.
     waker: Option<Waker>,
     /// Counts the ends of connections: the task sees by it that its stream is of no use any more.
@@ -163,6 +180,7 @@ impl Redis {
                 link,
                 backoff: Backoff::default(),
                 owed: OwedHeads::default(),
+                news: OwedNews::default(),
                 hosts: Hosts::default(),
                 waiters: BTreeMap::new(),
                 counts: BTreeMap::new(),
@@ -171,6 +189,7 @@ impl Redis {
                 compared: None,
                 beat_at: now,
                 events: Vec::new(),
+                scratch: Vec::new(),
                 waker: None,
                 epoch: 0,
                 told: None,

@@ -10,7 +10,7 @@ use futures_util::future::{LocalBoxFuture, ready};
 use super::convert::{Ignored, one_room};
 use super::hosts::BEAT_EVERY;
 use super::link::{Event, Parcel, Phase};
-use super::{HEADS, HOSTS, Redis};
+use super::{HEADS, HOSTS, Redis, SCRATCH_KEPT, State};
 use crate::bus::heads::Notice;
 use crate::hub::broadcast::{Broadcast, Origin, RoomKey, Target};
 use crate::hub::envelope::{Envelope, Head, Node, Request, Response};
@@ -37,21 +37,29 @@ impl Redis {
         !target.rooms.is_empty() && target.rooms.iter().all(is_ours)
     }
 
-    /// `false`: not now.
-    fn publish_on_link(&self, now: Instant, broadcast: &Arc<Broadcast>) -> bool {
+    /// Publishes a broadcast; `is_pushed`: the siblings get it by the mesh, too. `false`: not now.
+    fn publish_on_link(&self, now: Instant, broadcast: &Arc<Broadcast>, is_pushed: bool) -> bool {
         let channels = self.channels_of(&broadcast.target.namespace);
         let Some(channels) = channels.filter(|_| self.phase() == Phase::Up) else {
             return false;
         };
-        let room = one_room(&broadcast.target).map(|room| channels.room(&room));
-        let channel = room.as_deref().unwrap_or(&channels.broadcast);
-        let message = self.identity.write_broadcast(broadcast);
-        let parcel = Parcel::Broadcast(Arc::clone(broadcast), false);
-        self.with(|state| state.link.publish(now, channel, &message, Some(parcel)))
+        let room = one_room(&broadcast.target).map(|room| channels.room_parts(room));
+        let common = [&*channels.broadcast];
+        let channel = room.as_ref().map_or(&common[..], |room| room);
+        let parcel = Parcel::Broadcast(Arc::clone(broadcast), is_pushed);
+        self.with(|state| {
+            let State { link, scratch, .. } = state;
+            scratch.clear();
+            scratch.shrink_to(SCRATCH_KEPT);
+            *scratch = self
+                .identity
+                .write_broadcast(std::mem::take(scratch), broadcast);
+            link.publish(now, channel, scratch, Some(parcel))
+        })
     }
 
-    /// Other hosts do not have this: they are told of it later, or never.
-    fn owe(&self, broadcast: &Broadcast) {
+    /// Other hosts do not have this: they are told of it later, or never. `is_doubtful`: they may have it.
+    fn owe(&self, broadcast: &Arc<Broadcast>, is_doubtful: bool) {
         let target = &broadcast.target;
         if self.channels_of(&target.namespace).is_none() {
             return;
@@ -61,7 +69,26 @@ impl Redis {
                 self.with(|state| state.owed.owe(&target.namespace, room, order.seq));
                 self.metrics.bus_owed.increment(1);
             }
+            _ if self.with(|state| state.news.owe(broadcast, is_doubtful)) => {
+                self.metrics.bus_owed.increment(1);
+            }
             _ => self.metrics.drops.increment("redis"),
+        }
+    }
+
+    /// Tells the news of users that could not be told when it was new.
+    fn tell_news(&self, now: Instant) {
+        for news in self.with(|state| state.news.take(now)) {
+            // Under its old name others may count it among what is too old to be looked at.
+            let named = Arc::new(Broadcast {
+                origin: self.origin(),
+                ..Broadcast::clone(&news)
+            });
+            if self.publish_on_link(now, &named, true) {
+                self.metrics.redis_published.increment(1);
+            } else {
+                self.owe(&news, false);
+            }
         }
     }
 
@@ -83,6 +110,7 @@ impl Redis {
             // Whoever waits goes on: what is missed is repaired when the link is back.
             state.waiters.clear();
             state.counts.clear();
+            state.news.link_is_down();
             let parcels = state.link.lost();
             (was_up, is_news, parcels, state.waker.take())
         });
@@ -104,12 +132,14 @@ impl Redis {
                     if !is_pushed {
                         self.mesh.publish(Arc::clone(&broadcast));
                     }
-                    self.owe(&broadcast);
+                    self.owe(&broadcast, true);
                 }
                 Parcel::Heads(heads) => {
                     self.with(|state| state.owed.owe_again(Notice::Heads(heads)));
                 }
                 Parcel::AllHeads => self.with(|state| state.owed.owe_again(Notice::All)),
+                // Some may have carried it out: a second time might undo what came between.
+                Parcel::Command => self.metrics.drops.increment("redis"),
             }
         }
         if let Some(waker) = waker {
@@ -166,6 +196,7 @@ impl Redis {
             state.told = None;
             state.backoff.succeeded();
             state.hosts.hear_again(now);
+            state.news.link_is_up(now);
         });
         self.fleet.set_up(self.shard);
         self.compare_soon(now);
@@ -181,7 +212,7 @@ impl Redis {
             news,
         };
         let message = adapter::encode_host_notice(&notice);
-        self.with(|state| state.link.publish(now, HOSTS, &message, None));
+        self.with(|state| state.link.publish(now, &[HOSTS], &message, None));
     }
 
     /// Takes a message.
@@ -242,14 +273,10 @@ impl Redis {
         message: &Bytes,
     ) -> Result<(), Ignored> {
         let (broadcast, is_own_news) = self.identity.read_broadcast(now, namespace, message)?;
-        if is_own_news
-            && let (Some(news), [RoomKey::Named(room), ..]) =
-                (&broadcast.presence, &*broadcast.target.rooms)
-            && !self.mesh.directory().is_news(namespace, room, news.version)
-        {
-            return Ok(());
+        // The news of this host's users comes through the mesh in any case, and in time.
+        if !is_own_news {
+            self.hub().on_far_broadcast(broadcast);
         }
-        self.hub().on_far_broadcast(broadcast);
         Ok(())
     }
 
@@ -266,7 +293,7 @@ impl Redis {
                 Notice::Heads(heads) => (heads.iter().map(of_wire).collect(), Parcel::Heads(heads)),
             };
             let message = adapter::encode_heads(&heads);
-            if state.link.publish(now, HEADS, &message, Some(parcel)) {
+            if state.link.publish(now, &[HEADS], &message, Some(parcel)) {
                 state.owed.clear();
                 self.metrics.bus_notices.increment(1);
             }
@@ -313,20 +340,30 @@ impl Bus for Redis {
         if self.is_only_ours(&broadcast.target) {
             return;
         }
-        if self.publish_on_link(self.env.now(), &broadcast) {
+        let now = broadcast.published;
+        let is_late = self.with(|state| state.link.is_suspect(now));
+        // What Redis does not answer soon the siblings get at once, not a tick later. And news of a user
+        // in any case: nobody can read it later, and a sibling's link may break with it under way.
+        let is_pushed = is_late || broadcast.presence.is_some();
+        let is_behind = self.with(|state| state.news.is_behind(&broadcast));
+        if !is_behind && self.publish_on_link(now, &broadcast, is_pushed) {
             self.metrics.redis_published.increment(1);
             let suspects = self.fleet.suspects();
-            if broadcast.presence.is_some() {
-                // Nobody can read it later, and a sibling's link may break with it under way.
+            if is_pushed {
                 self.mesh.publish(Arc::clone(&broadcast));
             } else if suspects != 0 {
                 self.mesh.publish_to(suspects, &broadcast);
             }
             self.wake();
         } else {
-            self.owe(&broadcast);
+            self.owe(&broadcast, false);
             self.mesh.publish(broadcast);
         }
+    }
+
+    fn owe_all(&self) {
+        self.mesh.owe_all();
+        self.with(|state| state.owed.owe_again(Notice::All));
     }
 
     fn origin(&self) -> Option<Origin> {
@@ -349,11 +386,6 @@ impl Bus for Redis {
             }
             let (waiter, confirmed) = flume::bounded(1);
             let waiters = state.waiters.entry(channel.into()).or_default();
-    fn owe_all(&self) {
-        self.mesh.owe_all();
-        self.with(|state| state.owed.owe_again(Notice::All));
-    }
-
             waiters.push(waiter);
             Some(confirmed)
         });
@@ -414,9 +446,11 @@ impl Bus for Redis {
             let outcome = state.link.handle_timeout(now);
             (outcome, state.link.late(now))
         });
-        for broadcast in late {
+        for (broadcast, is_pushed) in late {
             self.metrics.redis_late.increment(1);
-            self.mesh.publish(broadcast);
+            if !is_pushed {
+                self.mesh.publish(broadcast);
+            }
         }
         if let Err(error) = outcome {
             self.lost(&error.to_string());
@@ -424,6 +458,7 @@ impl Bus for Redis {
         let is_suspect = self.with(|state| state.link.is_suspect(now));
         self.fleet.set_suspect(self.shard, is_suspect);
         self.tell_heads(now);
+        self.tell_news(now);
         self.beat(now);
         if self.phase() == Phase::Up && self.with(|state| state.hosts.forget_missing(now)) {
             tracing::warn!("a host of the fleet has fallen silent");
@@ -438,7 +473,8 @@ impl Bus for Redis {
         self.with(|state| {
             let link = state.link.next_timeout();
             let beat = speaks.then_some(state.beat_at);
-            [link, beat, state.compare_at].into_iter().flatten().min()
+            let all = [link, beat, state.compare_at, state.news.next()];
+            all.into_iter().flatten().min()
         })
     }
 }

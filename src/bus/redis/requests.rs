@@ -6,7 +6,7 @@ use futures_util::future::{LocalBoxFuture, ready};
 
 use super::Redis;
 use super::convert::Identity;
-use super::link::Phase;
+use super::link::Parcel;
 use crate::hub::Bus;
 use crate::hub::envelope::{Ask, Node, Request, Response};
 
@@ -16,8 +16,7 @@ const UNKNOWN: usize = u32::MAX as usize;
 impl Redis {
     /// Sends a request to the fleet; the future says how many nodes were asked.
     pub(super) fn ask(&self, request: &Arc<Request>) -> LocalBoxFuture<'static, usize> {
-        let written = self.identity.write_request(request);
-        let Some((namespace, message)) = written.filter(|_| self.phase() == Phase::Up) else {
+        let Some((namespace, message)) = self.identity.write_request(request) else {
             return self.mesh.request(Arc::clone(request));
         };
         let Some(channels) = self.channels_of(&namespace) else {
@@ -40,10 +39,13 @@ impl Redis {
                     counted = Some(count);
                 }
             }
-            link.publish(now, &channels.request, &message, None)
+            let parcel = (!wants_answers).then_some(Parcel::Command);
+            link.publish(now, &[&channels.request], &message, parcel)
                 .then_some(counted)
         });
         let Some(counted) = counted else {
+            // The shards of this host alone are asked: those of others go without.
+            self.metrics.drops.increment("redis");
             return self.mesh.request(Arc::clone(request));
         };
         self.metrics.redis_published.increment(1);
@@ -73,7 +75,7 @@ impl Redis {
             return;
         };
         let now = self.env.now();
-        let is_sent = self.with(|state| state.link.respond(now, &channels.response, &message));
+        let is_sent = self.with(|state| state.link.respond(now, &[&channels.response], &message));
         if is_sent {
             self.metrics.redis_published.increment(1);
             self.wake();

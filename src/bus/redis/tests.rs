@@ -96,17 +96,20 @@ fn the_rooms_of_a_host_go_on_while_redis_is_silent() {
     assert!(world.numbers(1, b).is_empty());
     world.advance(5);
     assert_eq!(world.numbers(1, b), [1]);
-    world.pass(2_000);
     world.send(0, a, "y");
     world.settle();
-    assert_eq!(world.numbers(1, b), [2], "at once, since the link is down");
+    assert_eq!(world.numbers(1, b), [2], "at once, since it is late");
+    world.pass(2_000);
+    world.send(0, a, "z");
+    world.settle();
+    assert_eq!(world.numbers(1, b), [3], "at once, since the link is down");
     world.pause(false);
     for shard in 0..2 {
         world.connect(shard);
     }
     world.pass(1_500);
     assert!(world.numbers(1, b).is_empty(), "not again");
-    assert_eq!(world.numbers(0, a), [1, 2]);
+    assert_eq!(world.numbers(0, a), [1, 2, 3]);
 }
 
 #[test]
@@ -286,9 +289,6 @@ fn a_foreign_broadcast_is_passed_on_as_it_is() {
 }
 
 #[test]
-fn rubbish_harms_nobody() {
-    let world = fleet(2, false);
-#[test]
 fn a_socket_of_a_host_that_has_drawn_the_same_tag_is_reached() {
     let world = fleet(2, false);
     let a = world.member(0, "o");
@@ -322,6 +322,44 @@ fn whoever_lost_too_much_to_name_it_has_everybody_look() {
     }
 }
 
+#[test]
+fn who_came_and_left_in_an_outage_is_told_after_it() {
+    let world = fleet(2, false);
+    let (_, b) = (world.member(0, "r"), world.member(1, "r"));
+    world.pass(1_500);
+    let tell = |user: &str, event: &str, version: u64| {
+        let room = world.shards[0].hub.of("/").room("r");
+        room.presence(user, version).emit(event, &Args::one(user));
+        world.settle();
+    };
+    tell("ada", "userJoined", 1);
+    assert_eq!(world.shards[1].received(b), [r#"2["userJoined","ada"]"#]);
+    world.pass(12_000);
+    for (number, _) in world.nodes.iter().enumerate() {
+        world.cut(number);
+    }
+    tell("ada", "userLeft", 2);
+    tell("bob", "userJoined", 3);
+    tell("bob", "userLeft", 4);
+    world.pass(8_000);
+    world.connect(0);
+    world.pass(1_500);
+    world.connect(1);
+    tell("ada", "userJoined", 5);
+    tell("cy", "userJoined", 6);
+    world.pass(4_000);
+    // That ada left and came back at once nobody needs to know.
+    assert_eq!(world.shards[1].received(b), [r#"2["userJoined","cy"]"#]);
+    world.cut(0);
+    tell("ada", "userLeft", 7);
+    world.connect(0);
+    world.pass(4_000);
+    assert_eq!(world.shards[1].received(b), [r#"2["userLeft","ada"]"#]);
+}
+
+#[test]
+fn rubbish_harms_nobody() {
+    let world = fleet(2, false);
     let (a, b) = (world.member(0, "o"), world.member(1, "o"));
     world.settle();
     let channels = Channels::of("/");

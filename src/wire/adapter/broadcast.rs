@@ -1,5 +1,7 @@
 //! The broadcast tuple: `[uid, packet, opts]`, and `[uid, packet, opts, stamp]` of our own servers.
 
+use std::borrow::Borrow;
+
 use bytes::Bytes;
 
 use super::json::{self, Json};
@@ -74,7 +76,10 @@ fn packet(reader: &mut Reader<'_>, bytes_max: usize) -> Result<Packet, Undecodab
         return Err(Undecodable::Type);
     }
     let (event, args) = event.ok_or(Undecodable::Shape)?;
-    let namespace = namespace.map_or(Text::from_static("/"), |name| Text::from(&*name));
+    let namespace = match namespace.as_deref() {
+        None | Some("/") => Text::from_static("/"),
+        Some(name) => Text::from(name),
+    };
     Ok(Packet {
         namespace,
         event,
@@ -87,14 +92,16 @@ fn data(reader: &mut Reader<'_>, bytes_max: usize) -> Result<(Text, Args), Undec
     let Token::Array(count @ 1..) = reader.token()? else {
         return Err(Undecodable::Shape);
     };
-    let name = json::name(reader)?.ok_or(Undecodable::Shape)?;
+    let name = text(reader)?;
     if is_reserved(&name) {
         return Err(Undecodable::ReservedName);
     }
     let mut list = Json::new(bytes_max);
+    // As text it is hardly ever larger.
+    list.reserve(reader.left());
     list.list(reader, count - 1)?;
     let (list, attachments) = list.finish()?;
-    Ok((Text::from(&*name), Args::new(list, attachments)))
+    Ok((name, Args::new(list, attachments)))
 }
 
 /// `{rooms, except, flags}`, in any order, each of which may lack.
@@ -118,13 +125,14 @@ fn flags(reader: &mut Reader<'_>) -> Result<Flags, Undecodable> {
         return Ok(flags);
     }
     each(reader, |reader, key| {
-        match (key, reader.clone().token()?) {
-            ("volatile", Token::Bool(value)) => flags.volatile = value,
-            ("compress", Token::Bool(value)) => flags.compress = value,
-            ("timeout", Token::Unsigned(value)) => flags.timeout = Some(value),
+        let value = reader.token()?;
+        match (key, &value) {
+            ("volatile", Token::Bool(value)) => flags.volatile = *value,
+            ("compress", Token::Bool(value)) => flags.compress = *value,
+            ("timeout", Token::Unsigned(value)) => flags.timeout = Some(*value),
             _ => {}
         }
-        Ok(reader.skip()?)
+        Ok(reader.skip_inside(&value)?)
     })?;
     Ok(flags)
 }
@@ -137,7 +145,15 @@ fn names(reader: &mut Reader<'_>) -> Result<Vec<Text>, Undecodable> {
     }
 }
 
+/// A name. It shares the message's memory where it can: whoever keeps it copies it.
 pub(super) fn text(reader: &mut Reader<'_>) -> Result<Text, Undecodable> {
+    let mut ahead = reader.clone();
+    if let Token::String(place) = ahead.token()?
+        && let Ok(text) = Text::from_utf8(ahead.share(place))
+    {
+        *reader = ahead;
+        return Ok(text);
+    }
     let name = json::name(reader)?.ok_or(Undecodable::Shape)?;
     Ok(Text::from(&*name))
 }
@@ -159,14 +175,14 @@ fn each<'a>(
 
 /// An integer that is not negative, in whatever form; `None` for anything else.
 fn number(reader: &mut Reader<'_>) -> Result<Option<u64>, Undecodable> {
-    let mut ahead = reader.clone();
-    let number = match ahead.token()? {
+    Ok(match reader.token()? {
         Token::Unsigned(number) => Some(number),
         Token::Float(number) => json::integer(number).and_then(|number| number.try_into().ok()),
-        _ => None,
-    };
-    reader.skip()?;
-    Ok(number)
+        other => {
+            reader.skip_inside(&other)?;
+            None
+        }
+    })
 }
 
 /// Goes past a nil, if there is one.
@@ -209,16 +225,55 @@ fn read_stamp(reader: &mut Reader<'_>) -> Option<Stamp> {
     })
 }
 
+/// A broadcast to be written, all of which is somebody else's.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a, T> {
+    /// Who publishes it.
+    pub uid: &'a str,
+    /// The namespace.
+    pub namespace: &'a str,
+    /// The event's name.
+    pub event: &'a str,
+    /// The event's arguments.
+    pub args: &'a Args,
+    /// Rooms whose members are meant; none: everybody.
+    pub rooms: &'a [T],
+    /// Rooms whose members are left out.
+    pub except: &'a [T],
+    /// How it is sent.
+    pub flags: Flags,
+    /// What our own servers add.
+    pub stamp: Option<&'a Stamp>,
+}
+
 /// Writes a broadcast.
 #[must_use]
 pub fn encode_broadcast(broadcast: &Broadcast) -> Vec<u8> {
-    let args = &broadcast.args;
-    let mut writer = Writer::with_capacity(OVERHEAD + broadcast.event.len() + args.bytes());
+    let outgoing = Outgoing {
+        uid: &broadcast.uid,
+        namespace: &broadcast.namespace,
+        event: &broadcast.event,
+        args: &broadcast.args,
+        rooms: &broadcast.opts.rooms,
+        except: &broadcast.opts.except,
+        flags: broadcast.opts.flags,
+        stamp: broadcast.stamp.as_ref(),
+    };
+    write_broadcast(Vec::new(), &outgoing)
+}
+
+/// Writes a broadcast behind what is in `bytes`.
+#[must_use]
+pub fn write_broadcast<T: Borrow<str>>(bytes: Vec<u8>, broadcast: &Outgoing<'_, T>) -> Vec<u8> {
+    let Outgoing { event, args, .. } = *broadcast;
+    let mut writer = Writer::over(bytes);
+    writer.reserve(OVERHEAD + event.len() + args.bytes());
     writer.array(if broadcast.stamp.is_some() { 4 } else { 3 });
-    writer.string(&broadcast.uid);
-    write_packet(&mut writer, &broadcast.namespace, &broadcast.event, args);
-    write_opts(&mut writer, &broadcast.opts);
-    if let Some(stamp) = &broadcast.stamp {
+    writer.string(broadcast.uid);
+    write_packet(&mut writer, broadcast.namespace, event, args);
+    let (rooms, except) = (broadcast.rooms, broadcast.except);
+    write_opts(&mut writer, rooms, except, broadcast.flags);
+    if let Some(stamp) = broadcast.stamp {
         write_stamp(&mut writer, stamp);
     }
     writer.into_bytes()
@@ -234,13 +289,18 @@ pub(super) fn write_packet(writer: &mut Writer, namespace: &str, event: &str, ar
     writer.string(namespace);
 }
 
-pub(super) fn write_opts(writer: &mut Writer, opts: &Opts) {
+pub(super) fn write_opts<T: Borrow<str>>(
+    writer: &mut Writer,
+    rooms: &[T],
+    except: &[T],
+    flags: Flags,
+) {
     writer.map(3);
-    for (key, names) in [("rooms", &opts.rooms), ("except", &opts.except)] {
+    for (key, names) in [("rooms", rooms), ("except", except)] {
         writer.string(key);
         writer.array(names.len());
         for name in names {
-            writer.string(name);
+            writer.string(name.borrow());
         }
     }
     writer.string("flags");
@@ -248,7 +308,7 @@ pub(super) fn write_opts(writer: &mut Writer, opts: &Opts) {
         volatile,
         compress,
         timeout,
-    } = opts.flags;
+    } = flags;
     let set = [volatile, !compress, timeout.is_some()];
     writer.map(set.into_iter().filter(|is_set| *is_set).count());
     if volatile {

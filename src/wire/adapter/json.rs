@@ -7,13 +7,15 @@ use std::borrow::Cow;
 use std::io::Write as _;
 
 use bytes::Bytes;
+use memchr::{memchr, memchr2};
+use serde::Serialize;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::Undecodable;
 use crate::wire::Text;
 use crate::wire::msgpack::{Reader, Token, Writer};
-use crate::wire::socket_io::Args;
+use crate::wire::socket_io::{Args, is_plain};
 
 /// How deep values may be nested.
 pub(super) const DEPTH_MAX: usize = 128;
@@ -50,6 +52,11 @@ impl Json {
         }
     }
 
+    /// Makes room for so many bytes, which are there in another form.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.text.reserve(bytes.min(self.bytes_max));
+    }
+
     /// Adds the next value of `reader`; what JSON has no form for is `null`.
     pub(super) fn value(&mut self, reader: &mut Reader<'_>) -> Result<(), Undecodable> {
         if self.nested(reader, 0)? == Wrote::Nothing {
@@ -82,10 +89,10 @@ impl Json {
             Token::Nil => self.text.extend_from_slice(b"null"),
             Token::Bool(true) => self.text.extend_from_slice(b"true"),
             Token::Bool(false) => self.text.extend_from_slice(b"false"),
-            Token::Unsigned(value) => self.print(format_args!("{value}")),
-            Token::Negative(value) => self.print(format_args!("{value}")),
+            Token::Unsigned(value) => self.json(&value),
+            Token::Negative(value) => self.json(&value),
             Token::Float(value) => self.float(value),
-            Token::String(place) => self.string(&String::from_utf8_lossy(reader.slice(place))),
+            Token::String(place) => self.string(&lossy(reader.slice(place))),
             Token::Binary(place) => self.binary(reader.share(place))?,
             Token::Array(count) => {
                 self.text.push(b'[');
@@ -159,13 +166,23 @@ impl Json {
     /// As `JSON.stringify` has it, but for the sign of zero, which stays.
     fn float(&mut self, value: f64) {
         match integer(value) {
-            Some(value) => self.print(format_args!("{value}")),
-            None => serde_json::to_writer(&mut self.text, &value)
-                .expect("memory takes every byte, and JSON every float as null"),
+            Some(value) => self.json(&value),
+            None => self.json(&value),
         }
     }
 
     fn string(&mut self, value: &str) {
+        if is_plain(value) {
+            self.text.push(b'"');
+            self.text.extend_from_slice(value.as_bytes());
+            self.text.push(b'"');
+        } else {
+            self.json(value);
+        }
+    }
+
+    /// A string, or a number: a float that is none is `null`.
+    fn json(&mut self, value: &(impl Serialize + ?Sized)) {
         serde_json::to_writer(&mut self.text, value).expect("memory takes every byte");
     }
 
@@ -200,11 +217,19 @@ impl Json {
     }
 }
 
+/// Bytes as text; what is none becomes U+FFFD. Nearly all are text, and to see that takes less.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}
+
 /// A string, or a number as its text: the key of an object, the name of a room, an id. `None`: nil.
 pub(super) fn name<'a>(reader: &mut Reader<'a>) -> Result<Option<Cow<'a, str>>, Undecodable> {
     Ok(Some(match reader.token()? {
         Token::Nil => return Ok(None),
-        Token::String(place) => String::from_utf8_lossy(reader.slice(place)),
+        Token::String(place) => lossy(reader.slice(place)),
         Token::Unsigned(value) => value.to_string().into(),
         Token::Negative(value) => value.to_string().into(),
         Token::Float(value) => integer(value)
@@ -252,7 +277,7 @@ fn date(kind: i8, data: &[u8]) -> Option<String> {
 
 /// Writes arguments as the elements of an array, the head of which is made for `before` more in front.
 pub(super) fn write_args(writer: &mut Writer, before: &[&str], args: &Args) {
-    let json = args.list().as_bytes();
+    let json = &**args.list();
     let measured = Measured::of(json, args.attachments().len());
     writer.array(before.len() + measured.elements);
     for text in before {
@@ -263,8 +288,8 @@ pub(super) fn write_args(writer: &mut Writer, before: &[&str], args: &Args) {
 
 /// Writes one value of a valid JSON text.
 pub(super) fn write_value(writer: &mut Writer, json: &str, attachments: &[Bytes]) {
-    let measured = Measured::of(json.as_bytes(), attachments.len());
-    measured.write(writer, json.as_bytes(), attachments);
+    let measured = Measured::of(json, attachments.len());
+    measured.write(writer, json, attachments);
 }
 
 /// How many children each array and object of a JSON text has: MessagePack says so in front.
@@ -314,16 +339,16 @@ enum Key {
 impl Measured {
     /// Measures a valid JSON text, or the elements of an array without its brackets. Objects are looked
     /// at as placeholders only where there are attachments.
-    fn of(json: &[u8], attachments: usize) -> Self {
+    fn of(json: &str, attachments: usize) -> Self {
         let mut measured = Self {
             elements: 0,
             nodes: Vec::new(),
         };
         let mut open: Vec<Open> = Vec::new();
         let mut at = 0;
-        while let Some(byte) = json.get(at) {
+        while let Some(byte) = json.as_bytes().get(at) {
             let start = at;
-            at = end_of(json, at);
+            at = end_of(json.as_bytes(), at);
             match byte {
                 b',' => {
                     if let Some(open) = open.last_mut() {
@@ -344,7 +369,11 @@ impl Measured {
                 b':' | b' ' | b'\n' | b'\r' | b'\t' => {}
                 _ => {
                     let token = &json[start..at];
-                    let is_value = open.last_mut().is_none_or(|open| open.take(token));
+                    let is_value = match open.last_mut() {
+                        None => true,
+                        Some(open) if attachments == 0 => !std::mem::take(&mut open.is_key_next),
+                        Some(open) => open.take(token),
+                    };
                     if is_value {
                         match open.last() {
                             Some(open) => measured.nodes[open.node].children += 1,
@@ -366,11 +395,11 @@ impl Measured {
         measured
     }
 
-    fn write(&self, writer: &mut Writer, json: &[u8], attachments: &[Bytes]) {
+    fn write(&self, writer: &mut Writer, json: &str, attachments: &[Bytes]) {
         let (mut at, mut node) = (0, 0);
-        while let Some(byte) = json.get(at) {
+        while let Some(byte) = json.as_bytes().get(at) {
             let start = at;
-            at = end_of(json, at);
+            at = end_of(json.as_bytes(), at);
             match byte {
                 b'[' | b'{' => {
                     let Some(measured) = self.nodes.get(node) else {
@@ -399,7 +428,7 @@ impl Measured {
 
 impl Open {
     /// Notes a value or a key. `true`: it is a value.
-    fn take(&mut self, token: &[u8]) -> bool {
+    fn take(&mut self, token: &str) -> bool {
         if self.is_key_next {
             self.is_key_next = false;
             self.key = match &*unescaped(token) {
@@ -410,11 +439,9 @@ impl Open {
             return false;
         }
         match self.key {
-            Key::Marker => self.is_marked = token == b"true",
+            Key::Marker => self.is_marked = token == "true",
             Key::Number => {
-                let text = std::str::from_utf8(token).ok();
-                let number = text.and_then(|text| text.parse::<f64>().ok());
-                let number = number.and_then(integer);
+                let number = token.parse::<f64>().ok().and_then(integer);
                 self.number = number.and_then(|number| number.try_into().ok());
             }
             Key::Other => {}
@@ -428,13 +455,15 @@ fn end_of(json: &[u8], start: usize) -> usize {
     let rest = &json[start + 1..];
     let length = match json[start] {
         b'"' => {
-            let mut is_escaped = false;
-            let end = rest.iter().position(|byte| {
-                let is_end = *byte == b'"' && !is_escaped;
-                is_escaped = *byte == b'\\' && !is_escaped;
-                is_end
-            });
-            end.map_or(rest.len(), |end| end + 1)
+            let mut at = 0;
+            while let Some(found) = memchr2(b'"', b'\\', &rest[at..]) {
+                at += found;
+                if rest[at] == b'"' {
+                    return start + 1 + at + 1;
+                }
+                at = (at + 2).min(rest.len());
+            }
+            rest.len()
         }
         b'-' | b'0'..=b'9' | b'a'..=b'z' => {
             let is_more =
@@ -447,9 +476,14 @@ fn end_of(json: &[u8], start: usize) -> usize {
 }
 
 /// An integer as one, up to where JavaScript holds all of them; any other number as a float.
-fn write_number(writer: &mut Writer, token: &[u8]) {
-    let text = std::str::from_utf8(token).unwrap_or_default();
-    let value: f64 = text.parse().unwrap_or(f64::NAN);
+fn write_number(writer: &mut Writer, token: &str) {
+    // Shorter than the greatest of those: it needs no look by way of a float.
+    if token.len() < 16
+        && let Ok(value) = token.parse::<u64>()
+    {
+        return writer.unsigned(value);
+    }
+    let value: f64 = token.parse().unwrap_or(f64::NAN);
     match integer(value) {
         Some(value) => writer.signed(value),
         // Too large for JavaScript, which makes `Infinity` of it, and `null` of that.
@@ -459,11 +493,12 @@ fn write_number(writer: &mut Writer, token: &[u8]) {
 }
 
 /// The text of a string with its quotes; what is half of a character becomes U+FFFD.
-fn unescaped(token: &[u8]) -> Cow<'_, str> {
+fn unescaped(token: &str) -> Cow<'_, str> {
     let inner = token.get(1..token.len().max(2) - 1).unwrap_or_default();
-    if !inner.contains(&b'\\') {
-        return String::from_utf8_lossy(inner);
+    if memchr(b'\\', inner.as_bytes()).is_none() {
+        return inner.into();
     }
+    let inner = inner.as_bytes();
     let mut text = Vec::with_capacity(inner.len());
     let mut units = Vec::new();
     let mut rest = inner;

@@ -12,7 +12,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-pub use self::broadcast::{decode_broadcast, encode_broadcast, sender};
+pub use self::broadcast::{Outgoing, decode_broadcast, encode_broadcast, sender, write_broadcast};
 pub use self::notice::{
     HEADS_MAX, Head, HostNews, HostNotice, decode_heads, decode_host_notice, encode_heads,
     encode_host_notice,
@@ -110,11 +110,11 @@ pub struct Channels {
 
 /// What a channel is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Channel {
+pub enum Channel<'a> {
     /// Broadcasts to none or several rooms.
     Broadcast,
     /// Broadcasts to exactly this room.
-    Room(Text),
+    Room(&'a str),
     /// Requests.
     Request,
     /// Responses, to whomever or to one node alone.
@@ -136,7 +136,13 @@ impl Channels {
     /// Where broadcasts to exactly one room go.
     #[must_use]
     pub fn room(&self, room: &str) -> String {
-        format!("{}{room}#", self.broadcast)
+        self.room_parts(room).concat()
+    }
+
+    /// The same in the pieces that it is put together of.
+    #[must_use]
+    pub fn room_parts<'a>(&'a self, room: &'a str) -> [&'a str; 3] {
+        [&self.broadcast, room, "#"]
     }
 
     /// Where responses to one node may go.
@@ -147,7 +153,7 @@ impl Channels {
 
     /// What a channel is for, if it is one of this namespace.
     #[must_use]
-    pub fn parse(&self, channel: &str) -> Option<Channel> {
+    pub fn parse<'a>(&self, channel: &'a str) -> Option<Channel<'a>> {
         if channel == &*self.request {
             Some(Channel::Request)
         } else if channel.starts_with(&*self.response) {
@@ -155,7 +161,7 @@ impl Channels {
         } else {
             let room = channel.strip_prefix(&*self.broadcast)?;
             Some(match room.strip_suffix('#') {
-                Some(room) => Channel::Room(room.into()),
+                Some(room) => Channel::Room(room),
                 None if room.is_empty() => Channel::Broadcast,
                 None => return None,
             })

@@ -396,7 +396,7 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
             writer.string("packet");
             write_packet(&mut writer, namespace, event, args);
             writer.string("opts");
-            write_opts(&mut writer, opts);
+            write_opts(&mut writer, &opts.rooms, &opts.except, opts.flags);
             return writer.into_bytes();
         }
     }

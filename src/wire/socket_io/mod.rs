@@ -349,36 +349,44 @@ fn encode_plain(kind: &str, namespace: &str, payload: &str) -> Vec<Encoded> {
 /// Never: a string has a JSON form.
 #[must_use]
 pub fn encode_event(namespace: &str, name: &str, args: &Args, ack: Option<u64>) -> Vec<Encoded> {
+    let behind = if args.list().is_empty() { "" } else { "," };
+    if is_plain(name) {
+        let opening = ["[\"", name, "\"", behind];
+        return encode_args(["2", "5"], namespace, ack, args, opening);
+    }
     let name = serde_json::to_string(name).expect("a string has a JSON form");
-    let comma = if args.list().is_empty() { "" } else { "," };
-    encode_args('2', '5', namespace, ack, args, &["[", &name, comma])
+    encode_args(["2", "5"], namespace, ack, args, ["[", &name, behind, ""])
+}
+
+/// Whether a text between quotes is its own JSON form.
+pub(super) fn is_plain(text: &str) -> bool {
+    // Without a way out in the middle, so that it takes many bytes at once.
+    let special = text.bytes().fold(0, |found, byte| {
+        found | u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\')
+    });
+    special == 0
 }
 
 /// Encodes an acknowledgement.
 #[must_use]
 pub fn encode_ack(namespace: &str, id: Option<u64>, args: &Args) -> Vec<Encoded> {
-    encode_args('3', '6', namespace, id, args, &["["])
+    encode_args(["3", "6"], namespace, id, args, ["[", "", "", ""])
 }
 
 fn encode_args(
-    text: char,
-    binary: char,
+    [text, binary]: [&str; 2],
     namespace: &str,
     id: Option<u64>,
     args: &Args,
-    opening: &[&str],
+    [a, b, c, d]: [&str; 4],
 ) -> Vec<Encoded> {
     let attachments = args.attachments();
-    let kind = if attachments.is_empty() {
-        text.to_string()
-    } else {
-        format!("{binary}{}-", attachments.len())
-    };
+    let binary = (!attachments.is_empty()).then(|| format!("{binary}{}-", attachments.len()));
+    let kind = binary.as_deref().unwrap_or(text);
     let (namespace, comma) = prefix(namespace);
     let id = id.map(|id| id.to_string()).unwrap_or_default();
-    let mut parts = vec![&*kind, namespace, comma, &*id];
-    parts.extend_from_slice(opening);
-    parts.extend_from_slice(&[&**args.list(), "]"]);
+    let list = &**args.list();
+    let parts = [kind, namespace, comma, &*id, a, b, c, d, list, "]"];
     let mut packets = vec![Encoded::joined('4', &parts)];
     packets.extend(attachments.iter().map(|bytes| Encoded::binary(bytes)));
     packets
