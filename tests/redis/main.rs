@@ -1,6 +1,6 @@
 //! Servers joined by Redis: the built binary against a Redis that is started, paused and killed here.
 //!
-//! Those tests that measure or harm take turns, because each of them wants the machine for itself.
+//! Those tests that measure or harm take turns, two at a time: each has servers of its own, and mostly waits.
 
 #[expect(dead_code, reason = "each test program uses its part of it")]
 #[path = "../support/mod.rs"]
@@ -22,6 +22,10 @@ mod redis_server;
 mod rubbish;
 
 use std::fs::File;
+use std::time::Duration;
+
+/// Tests that may have their turn at once.
+const TURNS: usize = 2;
 
 /// Whether `tests/run --long` runs.
 fn is_long() -> bool {
@@ -30,8 +34,14 @@ fn is_long() -> bool {
 
 /// Waits for this test's turn, also when each test is a process of its own.
 fn turn() -> File {
-    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/redis.lock");
-    let file = File::create(path).expect("a file to lock");
-    file.lock().expect("the lock");
-    file
+    loop {
+        for nth in 0..TURNS {
+            let path = format!("{}/redis.{nth}.lock", env!("CARGO_TARGET_TMPDIR"));
+            let file = File::create(path).expect("a file to lock");
+            if file.try_lock().is_ok() {
+                return file;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
