@@ -3,6 +3,12 @@
 //! A fan-out to a thousand connections is a thousand sends. One by one each costs a system call beside the
 //! work in the kernel; here all of them are submitted together, none waits, and every completion is taken
 //! before the call returns. So no buffer has to outlive it, and the executor does not know the ring.
+//!
+//! It does not receive. A ping and its pong take 18 µs with 10,000 idle connections; of these the send is
+//! 34 %, `recv` 12 %, parking the next read 2 %, the timers that the runtime cancels before it sleeps 6 %, and
+//! all code outside the kernel 21 %. Several connections share one `io_uring_enter` (0.2 for each pong). So a
+//! multishot receive with provided buffers would save `recv`'s system call and the parking, at the price of a
+//! wake path of its own and of receives that have to be cancelled before a connection moves.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};
