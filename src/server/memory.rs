@@ -5,6 +5,18 @@
 //! connections and rooms have gone, and stay away for a while, the free pages are returned. It costs
 //! milliseconds in which other threads may wait for the allocator, and happens at most twice for each
 //! halving: once more a while later, for those who were still leaving, and what was remembered of them.
+//!
+//! The allocator is the system's. In the same runs, four of each, preloaded, for 9,500 idle connections
+//! (bytes of the whole process for each; their pings, CPU a minute, median and range):
+//!
+//! | | bytes | ms for 10,000 |
+//! |---|---|---|
+//! | system | 3,358 | 498 (452..550) |
+//! | mimalloc 2.0 | 3,436 | 427 (402..490) |
+//! | jemalloc 5.3 | 3,493 | 444 (387..674) |
+//!
+//! A handshake costs the same with each. So the system's takes the least memory; mimalloc may save time,
+//! and would need another way to give memory back.
 
 use std::time::Duration;
 
