@@ -229,16 +229,20 @@ impl Hub {
             }
             state.rooms.add(namespace, key, socket.id());
         });
-        socket.set_phase(Phase::Connected);
-        if let Some(bus) = self.bus() {
-            bus.attach(namespace, socket.id());
-        }
-        self.metrics().sockets.increment(1.0);
         let granted = json(&Granted {
             sid: socket.id().as_str(),
         });
         let payload = Some(granted);
         self.say(key, namespace, Kind::Connect { payload });
+        // That may have been more than the client leaves unread, and have ended the session.
+        if socket.phase() != Phase::Deciding {
+            return;
+        }
+        socket.set_phase(Phase::Connected);
+        if let Some(bus) = self.bus() {
+            bus.attach(namespace, socket.id());
+        }
+        self.metrics().sockets.increment(1.0);
         self.app().on_connected(socket);
     }
 

@@ -1,5 +1,6 @@
 //! Tests of one hub with clients that speak the wire's language.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -92,6 +93,23 @@ fn a_client_that_vanishes_while_the_application_decides_is_never_there() {
     assert!(shard.log().is_empty());
     assert!(shard.hub.local_sockets("/").is_empty());
     assert!(shard.hub.with(|state| state.sessions.is_empty()));
+}
+
+#[test]
+fn a_client_whose_outbox_overflows_with_the_answer_to_connect_is_never_there() {
+    let mut gone = BTreeSet::new();
+    for slack in (0..400).step_by(40) {
+        let shard = shard();
+        let key = shard.connected();
+        let filling = "x".repeat(shard.engine.options().outbox_bytes_max - slack);
+        shard.say(key, &format!(r#"2["echo","{filling}"]"#));
+        if shard.is_open(key) {
+            shard.say(key, "0/b");
+            gone.insert(shard.log().len() / 2);
+        }
+    }
+    // With the least room only the socket that was there before is told to go.
+    assert_eq!(Vec::from_iter(gone), [0, 1, 2]);
 }
 
 #[test]
