@@ -23,8 +23,16 @@ const WORKS: Duration = Duration::from_secs(1);
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 /// A host that says nothing for 5 s has its rooms compared; the rest is for that and a busy machine.
 const MISSED_WITHIN: Duration = Duration::from_secs(12);
-/// Local deliveries may take this much longer than before, on a machine that does other things, too.
-const SLOWER_MS: u64 = 2_000;
+/// Local deliveries may take this much longer than before: the long run measures, the short one is for a
+/// machine that does other things, too. Where only some links are harmed, the rest goes on publishing: what
+/// follows a message that was lost is held for it, for 50 ms, until the store is read.
+fn slower_ms(is_partial: bool) -> u64 {
+    match (is_long(), is_partial) {
+        (false, _) => 2_000,
+        (true, false) => 20,
+        (true, true) => 20 + 50,
+    }
+}
 
 /// How long an outage lasts.
 fn outage() -> Duration {
@@ -95,7 +103,7 @@ fn survives(harmed: &[usize], harm: impl Fn(&World), mend: impl Fn(&World)) {
     std::thread::sleep(WORKS);
     load.check(&world.fleet, None);
     assert!(
-        meanwhile <= normal + SLOWER_MS,
+        meanwhile <= normal + slower_ms(harmed.len() == 1),
         "{meanwhile} ms after {normal} ms"
     );
 }

@@ -40,6 +40,10 @@ impl Relay {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else {
                     continue;
                 };
+                for stream in [&client, &server] {
+                    // It adds no waits of its own: what is measured behind it is the servers'.
+                    let _ = stream.set_nodelay(true);
+                }
                 let pairs = [(&client, &server), (&server, &client)];
                 for (from, to) in
                     pairs.map(|(a, b)| (a.try_clone().unwrap(), b.try_clone().unwrap()))
