@@ -220,8 +220,14 @@ impl Client {
     /// The client is out of the namespace. Its parked events go with it.
     pub(super) fn forget(&mut self, namespace: &str) {
         self.seats.remove(namespace);
+        self.keep_parked(|parked| {
+            !parked.is_of(namespace) || matches!(parked, Parked::Connect(..))
+        });
+    }
+
+    fn keep_parked(&mut self, keep: impl Fn(&Parked) -> bool) {
         self.parked.retain(|parked| {
-            let keep = !parked.is_of(namespace) || matches!(parked, Parked::Connect(..));
+            let keep = keep(parked);
             if !keep {
                 self.parked_bytes -= parked.bytes();
             }
@@ -232,7 +238,8 @@ impl Client {
     /// Begins no further event. Returns whether the last one has finished.
     pub(super) fn drain(&mut self) -> bool {
         self.is_draining = true;
-        self.forget_parked();
+        // Who leaves a namespace and comes back is still to leave it first.
+        self.keep_parked(|parked| !matches!(parked, Parked::Event(_)));
         !self.is_busy
     }
 
@@ -359,6 +366,21 @@ mod tests {
         assert_eq!(client.next().0, Some(Step::Leave { namespace }));
         client.forget("/");
         assert!(matches!(client.next().0, Some(Step::Connect { .. })));
+    }
+
+    #[test]
+    fn who_leaves_while_draining_has_left_before_coming_back() {
+        let mut client = joined();
+        for text in ["2[\"a\"]", "2[\"b\"]", "1"] {
+            receive(&mut client, text).unwrap();
+        }
+        assert!(!client.drain(), "a handler runs");
+        receive(&mut client, "0").unwrap();
+        let namespace = Text::from("/");
+        assert_eq!(client.next().0, Some(Step::Leave { namespace }));
+        client.forget("/");
+        assert!(matches!(client.next().0, Some(Step::Connect { .. })));
+        assert_eq!((client.next().0, client.parked_bytes), (None, 0));
     }
 
     #[test]
