@@ -216,7 +216,7 @@ pub const SETTINGS: &[Setting] = &[
     plain(
         "DRAIN_SECONDS",
         "10",
-        "How long clients may take to leave after SIGTERM.",
+        "How long after SIGTERM the server has ended at the latest; clients leave one after the other meanwhile.",
     ),
 ];
 

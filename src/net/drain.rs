@@ -7,14 +7,18 @@ use crate::engine::{CloseReason, Key};
 
 /// Sessions that are closed in one second, if there is time enough.
 const SESSIONS_PER_SECOND: f64 = 200.0;
-/// Of the drain's time, what is kept for answers and farewells after the last wave.
+/// Of the drain's time, what is kept for all that comes after the last wave.
 const RESERVED: Duration = Duration::from_secs(2);
+/// Of that, what is left for the end of the process: the last answers of the store, the farewell to
+/// other servers, and closing ten thousand connections. A quarter at most of a short drain.
+const FOR_THE_END: Duration = Duration::from_secs(1);
 /// How long a polling client may take to fetch its close packet after the last wave.
 const FETCH: Duration = Duration::from_secs(1);
 
 /// A drain in progress.
 pub(super) struct Drain {
     begin: Instant,
+    /// What is not over by then is cut off, whoever does not answer.
     end: Instant,
     /// How long the waves take in all.
     waves: Duration,
@@ -51,12 +55,17 @@ impl Drain {
         let wanted = Duration::from_secs_f64(sessions.len() as f64 / SESSIONS_PER_SECOND);
         Self {
             begin: now,
-            end: now + options.drain,
+            end: now + options.drain - FOR_THE_END.min(options.drain / 4),
             waves: wanted.min(options.drain.saturating_sub(RESERVED)),
             sessions,
             begun: 0,
             busy: Vec::new(),
         }
+    }
+
+    /// When the shard's connections end at the latest.
+    pub(super) fn end(&self) -> Instant {
+        self.end
     }
 
     /// Closes the sessions whose turn it is. Returns whether the shard may end.

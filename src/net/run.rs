@@ -143,7 +143,8 @@ fn listener(fd: OwnedFd) -> TcpListener {
     }
 }
 
-/// Serves until the process drains and every session has left, or the drain's time is over.
+/// Serves until the process drains and every session has left, or the drain's time is over. Returns
+/// until when what is left to do may take: a second before the drain's time is over.
 ///
 /// `tick` is called at most 10 ms apart while anything happens, else at most 100 ms, or when the
 /// deadline that it returned has come. Dirty sessions and the engines' deadlines are driven from
@@ -156,7 +157,7 @@ pub async fn run(
     listeners: impl Into<Listeners>,
     process: Arc<Process>,
     mut tick: Box<dyn FnMut(Instant) -> Option<Instant>>,
-) {
+) -> Instant {
     process
         .reserved
         .fetch_add(DESCRIPTORS_OF_A_SHARD, Ordering::Relaxed);
@@ -175,7 +176,7 @@ pub async fn run(
     let mut last_active = Instant::now();
     let mut drain: Option<Drain> = None;
     let mut due = last_active;
-    loop {
+    let end = loop {
         let now = Instant::now();
         let late = now.saturating_duration_since(due);
         shard.metrics.tick_late_seconds.record(late.as_secs_f64());
@@ -196,7 +197,7 @@ pub async fn run(
         if process.draining.load(Ordering::Acquire) {
             let drain = drain.get_or_insert_with(|| Drain::new(&shard, now));
             if drain.tick(&shard, now) {
-                break;
+                break drain.end();
             }
             last_active = now;
         }
@@ -211,11 +212,12 @@ pub async fn run(
         let sleep = sleep.max(TICK_SHORTEST);
         due = Instant::now() + sleep;
         Timer::new(sleep).await;
-    }
+    };
     // The listeners close last: whoever came until now was answered.
     for door in doors {
         door.close().await;
     }
+    end
 }
 
 /// A listener and the task that accepts from it.

@@ -25,8 +25,9 @@ use crate::net::{self, Cors, Handoffs, Mount, Site, Transports};
 use crate::store::{SharedStore, postgres};
 use crate::wire::Text;
 
-/// How long a drained shard waits for the store's answers: nothing waits for longer.
-const SENDS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a drained shard waits at least for the store's answers. Who waited for one has had the
+/// drain's time, so only a store that hangs has not given them all by then.
+const SENDS_GRACE: Duration = Duration::from_millis(100);
 /// How often a shard says how the store is.
 const STORE_LOOK: Duration = Duration::from_millis(250);
 /// An upgrade that is not finished by then is given up.
@@ -145,9 +146,9 @@ pub(super) async fn serve(parts: Parts) {
         look: env.now(),
     };
     let tick = Box::new(move |now| pulse.tick(now));
-    net::run(shard, parts.listeners, parts.all.process, tick).await;
+    let end = net::run(shard, parts.listeners, parts.all.process, tick).await;
     status.ended(index);
-    finish_sends(&chat).await;
+    finish_sends(&chat, end).await;
     if let Some(redis) = redis {
         redis.leave().await;
     }
@@ -184,8 +185,8 @@ fn site(engine: Engine, routes: Rc<Routes>, live: &Live) -> Site {
 }
 
 /// A message that the store has taken is delivered to other shards even when its sender is gone.
-async fn finish_sends(chat: &Chat) {
-    let deadline = Instant::now() + SENDS_TIMEOUT;
+async fn finish_sends(chat: &Chat, end: Instant) {
+    let deadline = end.max(Instant::now() + SENDS_GRACE);
     while chat.waiting_sends() > 0 && Instant::now() < deadline {
         glommio::timer::sleep(Duration::from_millis(10)).await;
     }
