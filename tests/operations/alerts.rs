@@ -22,12 +22,12 @@ use super::support::{eventually, http};
 const OF_A_BUSY_MACHINE: &[&str] = &["YumTicksLate", "YumAcksSlow", "YumDeliveriesSlow"];
 
 /// A server, and the folder that it works in.
-struct Planted {
-    server: Server,
-    folder: tempfile::TempDir,
+pub(super) struct Planted {
+    pub(super) server: Server,
+    pub(super) folder: tempfile::TempDir,
 }
 
-fn plant(settings: &[(&str, &str)]) -> Planted {
+pub(super) fn plant(settings: &[(&str, &str)]) -> Planted {
     let folder = folder();
     let more = [("SHARDS", "2"), ("RATE_MESSAGES_PER_SECOND", "0")];
     let settings: Vec<_> = more.iter().chain(settings).copied().collect();
@@ -36,7 +36,7 @@ fn plant(settings: &[(&str, &str)]) -> Planted {
 }
 
 impl Planted {
-    fn instance(&self) -> String {
+    pub(super) fn instance(&self) -> String {
         self.server.metrics.to_string()
     }
 
@@ -44,7 +44,7 @@ impl Planted {
         http::get(self.server.metrics, "/health", &[]).json()
     }
 
-    fn client(&self, room: &str) -> Client {
+    pub(super) fn client(&self, room: &str) -> Client {
         let mut client = Client::connect(self.server.address, Via::WebSocket, &token("ann"));
         client.join(room);
         client
@@ -105,7 +105,8 @@ fn each_fault_raises_its_alert_and_no_other_server_does() {
     let stalled = plant(&[]);
     let slow = plant(&[("OUTBOX_BYTES_MAX", "65536")]);
     let short = plant(&[]);
-    let servers = [&calm, &stored, &fleet, &stalled, &slow, &short];
+    let gone = plant(&[]);
+    let servers = [&calm, &stored, &fleet, &stalled, &slow, &short, &gone];
     let folder = folder();
     let prometheus = Prometheus::watch(folder.path(), &servers.map(|one| one.server.metrics));
     let mut witness = calm.client("calm");
@@ -118,6 +119,7 @@ fn each_fault_raises_its_alert_and_no_other_server_does() {
 
     redis.kill();
     postgres.signal(Signal::STOP);
+    gone.server.signal("KILL");
     let held = hold_thread(stalled.server.pid(), "shard-1", Duration::from_secs(9));
     let unread = slow_consumers(slow.server.address);
     let mut many: Vec<TcpStream> = Vec::new();
@@ -136,6 +138,7 @@ fn each_fault_raises_its_alert_and_no_other_server_does() {
         ("YumShardStalled", &stalled),
         ("YumSlowConsumers", &slow),
         ("YumDescriptorsShort", &short),
+        ("YumServerDown", &gone),
     ]
     .into_iter()
     .map(|(alert, planted)| (alert.to_owned(), planted.instance()))
