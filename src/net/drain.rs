@@ -55,7 +55,10 @@ impl Drain {
         let wanted = Duration::from_secs_f64(sessions.len() as f64 / SESSIONS_PER_SECOND);
         Self {
             begin: now,
-            end: now + options.drain - FOR_THE_END.min(options.drain / 4),
+            end: now
+                + options
+                    .drain
+                    .saturating_sub(FOR_THE_END.min(options.drain / 4)),
             waves: wanted.min(options.drain.saturating_sub(RESERVED)),
             sessions,
             begun: 0,

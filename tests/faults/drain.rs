@@ -205,7 +205,7 @@ fn a_crowd_leaves_evenly_within_ten_seconds_and_misses_nothing() {
         took = start.elapsed();
         assert_eq!(status.code(), Some(0), "{status}");
     });
-    println!(
+    eprintln!(
         "{count} clients left within {:.2} s, the end of the process included",
         took.as_secs_f64()
     );
