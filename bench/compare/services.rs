@@ -57,13 +57,9 @@ impl Services {
         }
     }
 
-    /// An empty database of its own.
+    /// An empty database of its own: its URL.
     pub(crate) fn database(&self) -> String {
-        let name = self.postgres.database();
-        format!(
-            "postgres://yum:secret@127.0.0.1:{}/{name}",
-            self.postgres.port()
-        )
+        self.postgres.database()
     }
 
     /// Where Redis is.

@@ -35,7 +35,7 @@ if (process.env.PEER === "uws") {
     respond(path, query, authorization, store).then(([status, body]) => {
       if (aborted) return;
       response.cork(() => {
-        response.writeStatus(String(status)).writeHeader("content-type", "application/json").end(body);
+        response.writeStatus(`${status} ${http.STATUS_CODES[status]}`).writeHeader("content-type", "application/json").end(body);
       });
     });
   });
