@@ -1,6 +1,7 @@
 //! What is fed with bytes of strangers, and what must hold for any bytes: nothing panics, any split of them
 //! gives the same result, what was decoded is decoded from its encoding again, and memory stays within four
-//! times the input.
+//! times the input; where a tree of values is built from few bytes each, from a side that is trusted, within
+//! [`TREE_TIMES`].
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
@@ -19,6 +20,9 @@ use super::memory::peak;
 
 /// What any decoder may take beside four times its input: tables and first capacities.
 const MEMORY_BASE: usize = 4_096;
+/// How many times its text a tree of values may take: the replies of our own Redis and our own settings.
+/// A value of three bytes is a node of some fifty there, and a table of one entry has room for eleven.
+const TREE_TIMES: usize = 64;
 /// Bytes of one body, message or reply.
 const BYTES_MAX: usize = 1_000_000;
 
@@ -37,10 +41,15 @@ pub const ALL: &[Target] = &[
     ("configuration", configuration),
 ];
 
-/// Does it, and sees how much memory it takes.
+/// Does it, and sees that it takes no more memory than four times the input.
 fn bounded<R>(input: usize, what: impl FnOnce() -> R) -> R {
+    bounded_by(4, input, what)
+}
+
+/// The same for so many times the input.
+fn bounded_by<R>(times: usize, input: usize, what: impl FnOnce() -> R) -> R {
     let (result, bytes) = peak(what);
-    let allowed = 4 * input + MEMORY_BASE;
+    let allowed = times * input + MEMORY_BASE;
     assert!(bytes <= allowed, "{bytes} bytes for an input of {input}");
     result
 }
@@ -229,7 +238,8 @@ pub fn resp(data: &[u8]) {
     };
     let (found, _) = same(data, feed);
     for reply in found {
-        let _ = redis::parse_redis_value(&reply);
+        let parse = || redis::parse_redis_value(&reply).is_ok();
+        let _ = bounded_by(TREE_TIMES, reply.len(), parse);
     }
     let mut replies = Replies::new(BYTES_MAX);
     bounded(data.len(), || {
@@ -258,7 +268,7 @@ pub fn adapter(data: &[u8]) {
         let again = Bytes::from(adapter::encode_heads(&heads));
         assert_eq!(adapter::decode_heads(&again), Ok(heads));
     }
-    if let Ok(notice) = adapter::decode_host_notice(&message) {
+    if let Ok(notice) = bounded(data.len(), || adapter::decode_host_notice(&message)) {
         let again = Bytes::from(adapter::encode_host_notice(&notice));
         assert_eq!(adapter::decode_host_notice(&again), Ok(notice));
     }
@@ -282,10 +292,17 @@ pub fn jwt(data: &[u8]) {
         return;
     };
     let token = bearer(text).unwrap_or(text);
-    let verified = VERIFIER.with(|verifier| verifier.verify(token, 1_767_225_600_000));
-    assert!(verified.is_err(), "a token that nobody signed");
-    let _ = jwks::parse(text);
+    VERIFIER.with(|verifier| {
+        LazyCell::force(verifier);
+        let verify = || verifier.verify(token, 1_767_225_600_000);
+        let verified = bounded(data.len(), verify);
+        assert!(verified.is_err(), "a token that nobody signed");
+    });
+    let _ = bounded_by(TREE_TIMES, data.len(), || jwks::parse(text).is_ok());
 }
+
+/// The names and defaults of all settings, which no input makes more.
+const SETTINGS_BYTES: usize = 4_096;
 
 /// A file of settings and a `.env`, split at the first byte 0xff.
 pub fn configuration(data: &[u8]) {
@@ -298,12 +315,15 @@ pub fn configuration(data: &[u8]) {
     };
     let nothing = BTreeMap::new();
     let read = |_: &std::path::Path| Err("there are no files".to_owned());
-    let loaded = Config::load(&Inputs {
+    let inputs = Inputs {
         flags: &nothing,
         env: &nothing,
         dotenv: Some(dotenv),
         file: Some(file),
         read: &read,
+    };
+    let loaded = bounded_by(TREE_TIMES, data.len() + SETTINGS_BYTES, || {
+        Config::load(&inputs)
     });
     if let Err(problems) = loaded {
         assert!(!problems.0.is_empty(), "refused without a reason");
