@@ -140,7 +140,14 @@ fn flags(reader: &mut Reader<'_>) -> Result<Flags, Undecodable> {
 fn names(reader: &mut Reader<'_>) -> Result<Vec<Text>, Undecodable> {
     match reader.token()? {
         Token::Nil => Ok(Vec::new()),
-        Token::Array(count) => (0..count).map(|_| text(reader)).collect(),
+        Token::Array(count) => {
+            // Each has a byte at least, and is as large as many of them: no more room than for these.
+            let mut names = Vec::with_capacity(count);
+            for _ in 0..count {
+                names.push(text(reader)?);
+            }
+            Ok(names)
+        }
         _ => Err(Undecodable::Shape),
     }
 }

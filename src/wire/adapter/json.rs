@@ -15,12 +15,10 @@ use time::macros::format_description;
 use super::Undecodable;
 use crate::wire::Text;
 use crate::wire::msgpack::{Reader, Token, Writer};
-use crate::wire::socket_io::{Args, is_plain};
+use crate::wire::socket_io::{ATTACHMENTS_MAX, Args, is_plain};
 
 /// How deep values may be nested.
 pub(super) const DEPTH_MAX: usize = 128;
-/// Binary attachments of one message.
-pub(super) const ATTACHMENTS_MAX: usize = 1_000;
 /// The greatest integer up to which JavaScript's numbers hold every one.
 const INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 
@@ -188,6 +186,7 @@ impl Json {
 
     fn binary(&mut self, bytes: Bytes) -> Result<(), Undecodable> {
         let number = self.attachments.len();
+        // Socket.IO's clients end their connection over more, and an empty one of two bytes takes sixty here.
         if number >= ATTACHMENTS_MAX {
             return Err(Undecodable::TooLarge);
         }

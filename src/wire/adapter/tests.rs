@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::wire::socket_io::{Args, ArgsBuilder};
+use crate::wire::socket_io::{ATTACHMENTS_MAX, Args, ArgsBuilder};
 
 const BYTES_MAX: usize = 1 << 20;
 
@@ -283,12 +283,23 @@ fn what_would_end_clients_is_refused() {
     ]
     .concat();
     assert_eq!(decode(&large), Err(Undecodable::TooLarge));
-    let many = [
-        hex("93 a178 82 a474797065 02 a464617461 dd 00000800 a165"),
-        b"\xc4\x00".repeat(2_047).into(),
-    ]
-    .concat();
-    assert_eq!(decode(&many), Err(Undecodable::TooLarge));
+}
+
+#[test]
+fn more_attachments_than_clients_take_are_refused() {
+    let of = |count: usize| decoded_list(u8::try_from(count).unwrap(), &"c400".repeat(count));
+    let most = of(ATTACHMENTS_MAX).unwrap();
+    assert_eq!(most.matches("_placeholder").count(), ATTACHMENTS_MAX);
+    assert_eq!(of(ATTACHMENTS_MAX + 1), Err(Undecodable::TooLarge));
+    let emit = |count: usize| {
+        let head = hex("82 a474797065 06 a464617461 dc 00");
+        let count_byte = u8::try_from(count + 1).unwrap();
+        let list = [b"\xa1e".as_slice(), &b"\xc4\x00".repeat(count)].concat();
+        let message = [&head[..], &[count_byte], &list].concat();
+        decode_request(&message.into(), BYTES_MAX)
+    };
+    assert!(emit(ATTACHMENTS_MAX).is_ok());
+    assert_eq!(emit(ATTACHMENTS_MAX + 1), Err(Undecodable::TooLarge));
 }
 
 /// Deeper than is taken, whatever lies around it.
