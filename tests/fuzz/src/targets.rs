@@ -1,7 +1,7 @@
 //! What is fed with bytes of strangers, and what must hold for any bytes: nothing panics, any split of them
 //! gives the same result, what was decoded is decoded from its encoding again, and memory stays within four
-//! times the input; where a tree of values is built from few bytes each, from a side that is trusted, within
-//! [`TREE_TIMES`].
+//! times the input; where a tree of values or a list of names is built from few bytes each, from a side that
+//! is trusted, within [`TREE_TIMES`].
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
@@ -20,8 +20,9 @@ use super::memory::peak;
 
 /// What any decoder may take beside four times its input: tables and first capacities.
 const MEMORY_BASE: usize = 4_096;
-/// How many times its text a tree of values may take: the replies of our own Redis and our own settings.
-/// A value of three bytes is a node of some fifty there, and a table of one entry has room for eleven.
+/// How many times its text a tree of values may take: the replies of our own Redis, what our own servers
+/// publish there, and our own settings. A value of three bytes is a node of some fifty there, a name a
+/// handle of 32, and a table of one entry has room for eleven.
 const TREE_TIMES: usize = 64;
 /// Bytes of one body, message or reply.
 const BYTES_MAX: usize = 1_000_000;
@@ -48,8 +49,11 @@ fn bounded<R>(input: usize, what: impl FnOnce() -> R) -> R {
 
 /// The same for so many times the input.
 fn bounded_by<R>(times: usize, input: usize, what: impl FnOnce() -> R) -> R {
+    within(times * input + MEMORY_BASE, input, what)
+}
+
+fn within<R>(allowed: usize, input: usize, what: impl FnOnce() -> R) -> R {
     let (result, bytes) = peak(what);
-    let allowed = times * input + MEMORY_BASE;
     assert!(bytes <= allowed, "{bytes} bytes for an input of {input}");
     result
 }
@@ -219,6 +223,9 @@ fn frame_head(frame: &[u8]) -> usize {
     }
 }
 
+/// What the parser of the `redis` crate reads even the shortest reply into (`extend_buf_sync` of `combine`).
+const REPLY_BUFFER: usize = 8 * 1_024;
+
 /// A stream of replies of Redis.
 pub fn resp(data: &[u8]) {
     let feed = |pieces: &[&[u8]]| {
@@ -239,7 +246,8 @@ pub fn resp(data: &[u8]) {
     let (found, _) = same(data, feed);
     for reply in found {
         let parse = || redis::parse_redis_value(&reply).is_ok();
-        let _ = bounded_by(TREE_TIMES, reply.len(), parse);
+        let allowed = TREE_TIMES * reply.len() + REPLY_BUFFER + MEMORY_BASE;
+        let _ = within(allowed, reply.len(), parse);
     }
     let mut replies = Replies::new(BYTES_MAX);
     bounded(data.len(), || {
@@ -253,17 +261,21 @@ pub fn resp(data: &[u8]) {
 /// A message of the Redis adapter, as any of its channels might bring it.
 pub fn adapter(data: &[u8]) {
     let message = Bytes::copy_from_slice(data);
-    let bytes_max = 4 * data.len();
     let _ = adapter::sender(&message);
-    if let Ok(broadcast) = bounded(data.len(), || {
-        adapter::decode_broadcast(&message, bytes_max)
-    }) {
+    if let Ok(broadcast) = adapter::decode_broadcast(&message, BYTES_MAX) {
         let again = Bytes::from(adapter::encode_broadcast(&broadcast));
         let decoded = adapter::decode_broadcast(&again, BYTES_MAX);
         assert_eq!(decoded.as_ref(), Ok(&broadcast));
     }
-    let _ = bounded(data.len(), || adapter::decode_request(&message, bytes_max));
-    let _ = bounded(data.len(), || adapter::decode_response(&message, bytes_max));
+    let _ = adapter::decode_request(&message, BYTES_MAX);
+    let _ = adapter::decode_response(&message, BYTES_MAX);
+    // As JSON a message may be some times larger; memory is counted for one that is not.
+    let tree = |decode: &dyn Fn(&Bytes, usize) -> bool| {
+        bounded_by(TREE_TIMES, data.len(), || decode(&message, data.len()))
+    };
+    tree(&|message, bytes| adapter::decode_broadcast(message, bytes).is_ok());
+    tree(&|message, bytes| adapter::decode_request(message, bytes).is_ok());
+    tree(&|message, bytes| adapter::decode_response(message, bytes).is_ok());
     if let Ok(heads) = bounded(data.len(), || adapter::decode_heads(&message)) {
         let again = Bytes::from(adapter::encode_heads(&heads));
         assert_eq!(adapter::decode_heads(&again), Ok(heads));
