@@ -220,7 +220,10 @@ async fn plain(
     head: &RequestHead,
     client: Client,
 ) -> Result<(), Closed> {
-    if let Err(wait) = shard.take_request(&client) {
+    // A probe that were refused would take down a server that is well.
+    if !shard.options.plain_paths.contains(&head.path())
+        && let Err(wait) = shard.take_request(&client)
+    {
         return connection.respond(head, too_many_requests(wait)).await;
     }
     let body = connection

@@ -126,7 +126,7 @@ pub struct Options {
     pub address_limits: AddressLimits,
     /// Whether requests that did not come through TLS are refused.
     pub require_https: bool,
-    /// Paths that are served all the same.
+    /// Paths that probes ask for: served without TLS too, and however often.
     pub plain_paths: &'static [&'static str],
 }
 

@@ -99,6 +99,10 @@ fn an_address_asks_at_a_rate_and_polls_of_a_session_are_free() {
         assert_refused(&answer.expect("kept alive"), 429);
         let answer = connection.ask("GET", POLLING, &[], b"");
         assert_refused(&answer.expect("kept alive"), 429);
+        for probe in ["/health", "/health/ready"] {
+            let answer = connection.ask("GET", probe, &[], b"");
+            assert_eq!(answer.expect("kept alive").status, 200, "{probe}");
+        }
     }
     let websocket = [
         ("Connection", "Upgrade"),
@@ -145,8 +149,8 @@ fn a_private_peer_is_not_limited_until_somebody_says_what_it_is_and_the_log_says
     }
     let mut connection = http_from("127.0.0.8", server.address);
     for _ in 0..110 {
-        let answer = connection.ask("GET", "/health", &[], b"");
-        assert_eq!(answer.expect("kept alive").status, 200);
+        let answer = connection.ask("GET", "/nowhere", &[], b"");
+        assert_eq!(answer.expect("kept alive").status, 404);
     }
     let log = super::support::server::log_of(folder.path());
     assert_eq!(log.matches("set TRUST_PROXY").count(), 1, "{log}");
