@@ -141,6 +141,11 @@ fn the_doctor_says_what_is_wrong_in_the_words_of_a_failed_start() {
         said.contains("See that it runs") && !said.contains("hunter2"),
         "{said}"
     );
+    let start = text(&run(folder.path(), &env, &["serve"]).stderr);
+    assert!(
+        start.contains("cannot use the database") && start.contains("See that it runs"),
+        "{start}"
+    );
 }
 
 #[test]

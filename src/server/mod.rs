@@ -68,10 +68,10 @@ pub enum ServerError {
     #[error("cannot serve metrics on {0}: {1}.\nChoose another METRICS_ADDR, or none.")]
     Metrics(SocketAddr, io::Error),
     /// The database cannot be opened.
-    #[error("cannot open the database {0}: {1}")]
+    #[error("cannot open the database {0}: {1}\n{advice}", advice = sqlite_advice(.1))]
     Store(String, sqlite::OpenError),
     /// PostgreSQL cannot be used.
-    #[error("cannot use the database: {0}")]
+    #[error("cannot use the database: {0}\n{advice}", advice = postgres_advice(.0))]
     Postgres(#[from] postgres::OpenError),
     /// The demo's secret cannot be kept.
     #[error("cannot keep the demo's secret: {0}")]
@@ -97,6 +97,34 @@ fn listen_advice(error: &io::Error) -> &'static str {
             "Ports below 1024 need a right (CAP_NET_BIND_SERVICE): choose another PORT."
         }
         _ => "See HOST and PORT.",
+    }
+}
+
+/// What to do when this host, not the service that was asked, stands in the way.
+const HOST_ADVICE: &str = "This host is in the way, not the service: see its limits of threads, memory and locked memory.";
+
+fn sqlite_advice(error: &sqlite::OpenError) -> &'static str {
+    match error {
+        sqlite::OpenError::Thread(_) => HOST_ADVICE,
+        sqlite::OpenError::Newer(_) | sqlite::OpenError::Foreign(_) => {
+            "Or choose another file: DATABASE_URL."
+        }
+        sqlite::OpenError::Make { .. } | sqlite::OpenError::Sqlite { .. } => {
+            "See that the path is right and is this user's to write: DATABASE_URL."
+        }
+    }
+}
+
+fn postgres_advice(error: &postgres::OpenError) -> &'static str {
+    match error {
+        postgres::OpenError::Thread(_) => HOST_ADVICE,
+        postgres::OpenError::Newer(_) => "Or choose another database: DATABASE_URL.",
+        postgres::OpenError::Step { .. } => {
+            "See that its user may create tables and that it may be written to: DATABASE_URL."
+        }
+        postgres::OpenError::Link(_) => {
+            "See that it runs, and that DATABASE_URL names its host, user, password and database."
+        }
     }
 }
 

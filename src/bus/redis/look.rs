@@ -26,16 +26,26 @@ pub struct Found {
     pub round_trip: Duration,
 }
 
-/// Connects as the shards do, and asks. The error says why that cannot be done. On an executor of
-/// its own: not for a shard's thread.
-pub fn look(target: &Target) -> Result<Found, String> {
+/// Why nothing was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LookError {
+    /// It was not asked: this host gives no ring to ask with.
+    #[error("cannot start an executor: {0}")]
+    Executor(String),
+    /// It cannot be reached, or does not let us in.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Connects as the shards do, and asks. On an executor of its own: not for a shard's thread.
+pub fn look(target: &Target) -> Result<Found, LookError> {
     let target = target.clone();
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(0)
         .ring_depth(128)
         .make()
-        .map_err(|error| error.to_string())?;
-    executor.run(async move {
+        .map_err(|error| LookError::Executor(error.to_string()))?;
+    let found: Result<Found, String> = executor.run(async move {
         let opened = within(CONNECT_WITHIN, Stream::open(&target, 0)).await;
         let stream = opened
             .ok_or("no answer in time")?
@@ -58,7 +68,8 @@ pub fn look(target: &Target) -> Result<Found, String> {
             version,
             round_trip: start.elapsed(),
         })
-    })
+    });
+    found.map_err(LookError::Refused)
 }
 
 struct Asked {

@@ -50,7 +50,7 @@ use flume::Sender;
 
 pub use self::fleet::Fleet;
 pub use self::link::{LinkError, Phase};
-pub use self::look::{Found, look};
+pub use self::look::{Found, LookError, look};
 pub use self::target::{Target, UrlError};
 
 use self::convert::Identity;

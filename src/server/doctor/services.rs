@@ -7,7 +7,7 @@ use super::host::room;
 use super::{Finding, Level};
 use crate::bus::redis;
 use crate::config::{Config, Database};
-use crate::server::ServerError;
+use crate::server::{HOST_ADVICE, ServerError};
 use crate::store::postgres::{Found, PostgresStore, Target};
 use crate::store::sqlite::SqliteStore;
 
@@ -40,8 +40,7 @@ fn sqlite(path: &Path) -> Vec<Finding> {
     let database = match SqliteStore::pending_migrations(path) {
         Err(error) => {
             let error = ServerError::Store(shown.to_string(), error).to_string();
-            let mend = "See that the path is right and is this user's to write: DATABASE_URL.";
-            Finding::new("database", Level::Failure, error, mend)
+            Finding::told("database", Level::Failure, &error)
         }
         Ok(pending) => {
             let steps = steps(&pending);
@@ -73,8 +72,7 @@ fn postgres(name: &'static str, target: &Target) -> Finding {
         Ok(found) => found,
         Err(error) => {
             let error = ServerError::Postgres(error).to_string();
-            let mend = "See that it runs, and that DATABASE_URL names its host, user, password and database.";
-            return Finding::new(name, Level::Failure, error, mend);
+            return Finding::told(name, Level::Failure, &error);
         }
     };
     let Found {
@@ -140,8 +138,17 @@ fn redis(target: &redis::Target) -> Finding {
             "redis",
             Level::Failure,
             format!("cannot use Redis at {target}: {cause}"),
-            "See that it runs (version 6 or later), and that REDIS_URL names its host, user and password.",
+            redis_mend(&cause),
         ),
+    }
+}
+
+fn redis_mend(cause: &redis::LookError) -> &'static str {
+    match cause {
+        redis::LookError::Executor(_) => HOST_ADVICE,
+        redis::LookError::Refused(_) => {
+            "See that it runs (version 7 or later), and that REDIS_URL names its host, user and password."
+        }
     }
 }
 
@@ -150,4 +157,32 @@ fn steps(pending: &[&str]) -> String {
         return "its tables are up to date".to_owned();
     }
     format!("a start takes the steps {}", pending.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::store::postgres::OpenError;
+
+    #[test]
+    fn a_missing_ring_is_not_blamed_on_the_service() {
+        let limit = "The memlock resource limit is too low";
+        let asked = ServerError::Postgres(OpenError::Thread(io::Error::other(limit))).to_string();
+        let found = Finding::told("database", Level::Failure, &asked);
+        assert!(found.text.ends_with(limit), "{found}");
+        assert_eq!(found.mend, HOST_ADVICE);
+        let missing = redis::LookError::Executor(limit.to_owned());
+        assert_eq!(redis_mend(&missing), HOST_ADVICE);
+        assert!(!HOST_ADVICE.contains("_URL"));
+    }
+
+    #[test]
+    fn the_doctor_asks_for_the_redis_that_the_readme_asks_for() {
+        let mend = redis_mend(&redis::LookError::Refused("no answer in time".to_owned()));
+        let readme = include_str!("../../../README.md");
+        assert!(mend.contains("7 or later") && mend.contains("REDIS_URL"));
+        assert!(readme.contains("Redis (7 or later)"));
+    }
 }
