@@ -61,6 +61,9 @@ pub(crate) enum Asked {
     },
 }
 
+/// Events of one connection that wait for their turn.
+const PARKED_MAX: usize = 64;
+
 #[derive(Debug)]
 struct Pending {
     id: u64,
@@ -223,9 +226,12 @@ impl Connection {
         let id = self.next_id;
         self.next_id += 1;
         let others = self.pending.iter();
-        let is_prompt = others
-            .clone()
-            .all(|other| !matches!(other.asked, Asked::Join { .. }));
+        // Behind so many the server does not even read it.
+        let is_read = others.len() < PARKED_MAX;
+        let is_prompt = is_read
+            && others
+                .clone()
+                .all(|other| !matches!(other.asked, Asked::Join { .. }));
         self.pending.push_back(Pending {
             id,
             asked,
