@@ -488,13 +488,14 @@ impl Link {
         Some(late.map_or(reply, |late| late.min(reply)))
     }
 
-    /// The broadcasts that have become late, each once. `true`: the siblings have it by the mesh.
+    /// The broadcasts that have become late, each once, with those behind them: nothing is to overtake them
+    /// on another way. `true`: the siblings have it by the mesh.
     pub(super) fn late(&mut self, now: Instant) -> Vec<(Arc<Broadcast>, bool)> {
         let mut late = Vec::new();
+        if self.owed.front().is_none_or(|owed| now < owed.since + LATE) {
+            return late;
+        }
         while let Some(owed) = self.owed.get_mut(self.looked) {
-            if now < owed.since + LATE {
-                break;
-            }
             if let Command::Publish(_, Some(Parcel::Broadcast(broadcast, pushed))) = &mut owed.of {
                 late.push((Arc::clone(broadcast), std::mem::replace(pushed, true)));
             }

@@ -92,6 +92,16 @@ impl Redis {
         }
     }
 
+    /// Gives the siblings by the mesh what Redis does not answer.
+    fn push_late(&self, now: Instant) {
+        for (broadcast, is_pushed) in self.with(|state| state.link.late(now)) {
+            self.metrics.redis_late.increment(1);
+            if !is_pushed {
+                self.mesh.publish(broadcast);
+            }
+        }
+    }
+
     /// There is a connection.
     pub fn connected(&self) {
         let now = self.env.now();
@@ -342,6 +352,9 @@ impl Bus for Redis {
         }
         let now = broadcast.published;
         let is_late = self.with(|state| state.link.is_suspect(now));
+        if is_late {
+            self.push_late(now);
+        }
         // What Redis does not answer soon the siblings get at once, not a tick later. And news of a user
         // in any case: nobody can read it later, and a sibling's link may break with it under way.
         let is_pushed = is_late || broadcast.presence.is_some();
@@ -442,16 +455,8 @@ impl Bus for Redis {
 
     fn tick(&self, now: Instant) {
         self.mesh.tick(now);
-        let (outcome, late) = self.with(|state| {
-            let outcome = state.link.handle_timeout(now);
-            (outcome, state.link.late(now))
-        });
-        for (broadcast, is_pushed) in late {
-            self.metrics.redis_late.increment(1);
-            if !is_pushed {
-                self.mesh.publish(broadcast);
-            }
-        }
+        let outcome = self.with(|state| state.link.handle_timeout(now));
+        self.push_late(now);
         if let Err(error) = outcome {
             self.lost(&error.to_string());
         }

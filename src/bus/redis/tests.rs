@@ -137,6 +137,23 @@ fn what_both_ways_bring_is_taken_once() {
 }
 
 #[test]
+fn nothing_overtakes_what_redis_is_late_with() {
+    let world = fleet(2, true);
+    world.member(0, "r");
+    let b = world.member(1, "r");
+    world.settle();
+    world.pause(true);
+    for event in ["one", "two", "three"] {
+        let room = world.shards[0].hub.of("/").room("r");
+        room.emit(event, &Args::none());
+        world.shards[0].env.advance(Duration::from_millis(3));
+    }
+    world.settle();
+    let all = [r#"2["one"]"#, r#"2["two"]"#, r#"2["three"]"#];
+    assert_eq!(world.shards[1].received(b), all);
+}
+
+#[test]
 fn a_shard_that_alone_is_cut_off_hears_its_siblings_through_the_mesh() {
     let world = fleet(2, true);
     let (a, b) = (world.member(0, "o"), world.member(1, "o"));
