@@ -147,11 +147,13 @@ fn take(input: &mut BytesMut, body: &mut Vec<u8>, missing: usize) -> usize {
     missing - count
 }
 
-/// `1*HEXDIG`, and perhaps an extension, which is ignored.
+/// `1*HEXDIG`, and perhaps an extension, which is ignored. Only spaces and tabs may stand before it: a CR
+/// there ends the line for other readers.
 fn chunk_size(line: &[u8]) -> Result<u64, HttpError> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
     let (digits, extension) = line.split_at(digits.count());
-    let extension = extension.trim_ascii_start();
+    let blanks = extension.iter().take_while(|byte| b" \t".contains(byte));
+    let extension = &extension[blanks.count()..];
     let bad_extension = !matches!(extension, [] | [b';', ..])
         || extension
             .iter()
@@ -228,6 +230,9 @@ mod tests {
         check("10000000000000000\r\n", Err(HttpError::Chunk));
         check("1\nx\r\n", Err(HttpError::LineEnd));
         check("1;a\rb\r\nx\r\n", Err(HttpError::Chunk));
+        check("1\r\r\nx\r\n", Err(HttpError::Chunk));
+        check("1 \r;a\r\nx\r\n", Err(HttpError::Chunk));
+        check("1\x0c\r\nx\r\n", Err(HttpError::Chunk));
         check("1\r\nxy\r\n", Err(HttpError::Chunk));
         check("1\r\nx\n0\r\n\r\n", Err(HttpError::Chunk));
         check("0\r\nno colon\r\n\r\n", Err(HttpError::FieldLine));
