@@ -90,26 +90,19 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    fn new(row: &Row, column: &Column, runs: &Runs) -> Self {
-        let more_is_better = matches!(column.goal, Goal::Above(_)) || column.title.ends_with("/s");
-        let better = |a: f64, b: f64| if more_is_better { a > b } else { a < b };
+    /// `shards`: which of ours counts.
+    fn new(row: &Row, column: &Column, runs: &Runs, shards: Option<usize>) -> Self {
         let mut peers: Vec<(Kind, Spread)> = Vec::new();
-        let mut ours: Option<(usize, Spread)> = None;
-        for ((name, kind, shards), figures) in runs {
-            let values = figures.iter().filter_map(column.of).collect();
-            let (true, Some(spread)) = (*name == row.name, Spread::of(values)) else {
-                continue;
-            };
+        let mut ours = None;
+        for (kind, of, spread) in spreads(row, column, runs) {
             match kind {
-                Kind::Ours if ours.is_none_or(|(_, known)| better(spread.median, known.median)) => {
-                    ours = Some((*shards, spread));
-                }
+                Kind::Ours if Some(of) == shards => ours = Some((of, spread)),
                 Kind::Ours => {}
-                _ => peers.push((*kind, spread)),
+                _ => peers.push((kind, spread)),
             }
         }
         peers.sort_by(|(_, a), (_, b)| a.median.total_cmp(&b.median));
-        if more_is_better {
+        if more_is_better(column) {
             peers.reverse();
         }
         Self {
@@ -149,6 +142,35 @@ impl Line {
     }
 }
 
+fn more_is_better(column: &Column) -> bool {
+    matches!(column.goal, Goal::Above(_)) || column.title.ends_with("/s")
+}
+
+/// A figure of each server that has it. A run of ours that lost, doubled or swapped anything has none.
+fn spreads(row: &Row, column: &Column, runs: &Runs) -> Vec<(Kind, usize, Spread)> {
+    let of_row = runs.iter().filter(|((name, ..), _)| *name == row.name);
+    of_row
+        .filter_map(|((_, kind, shards), figures)| {
+            let sound = figures
+                .iter()
+                .filter(|run| *kind != Kind::Ours || run.faults == Faults::default());
+            let spread = Spread::of(sound.filter_map(column.of).collect())?;
+            Some((*kind, *shards, spread))
+        })
+        .collect()
+}
+
+/// The number of shards that counts for a row: the better one by its first figure.
+fn better_shards(row: &Row, runs: &Runs) -> Option<usize> {
+    let column = row.columns.first()?;
+    let sign = if more_is_better(column) { -1.0 } else { 1.0 };
+    spreads(row, column, runs)
+        .into_iter()
+        .filter(|(kind, ..)| *kind == Kind::Ours)
+        .min_by(|(.., a), (.., b)| (sign * a.median).total_cmp(&(sign * b.median)))
+        .map(|(_, shards, _)| shards)
+}
+
 /// All figures.
 pub(crate) struct Table {
     pub(crate) lines: Vec<Line>,
@@ -157,9 +179,9 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(rows: &[Row], runs: &Runs) -> Self {
         let lines = rows.iter().flat_map(|row| {
-            row.columns
-                .iter()
-                .map(|column| Line::new(row, column, runs))
+            let shards = better_shards(row, runs);
+            let columns = row.columns.iter();
+            columns.map(move |column| Line::new(row, column, runs, shards))
         });
         Self {
             lines: lines.collect(),
@@ -208,9 +230,9 @@ impl fmt::Display for Table {
                     spread.map_or("–".to_owned(), |(_, spread)| shown(*spread))
                 )?;
             }
-            let ours = line
-                .ours
-                .map_or("–".to_owned(), |(_, spread)| shown(spread));
+            let ours = line.ours.map_or("–".to_owned(), |(shards, spread)| {
+                format!("{} (SHARDS={shards})", shown(spread))
+            });
             let ratio = line
                 .ratio()
                 .map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
