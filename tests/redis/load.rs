@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ struct Shared {
     begun: Instant,
     is_quiet: AtomicBool,
     is_over: AtomicBool,
+    /// Sends that are not answered yet.
+    awaited: AtomicUsize,
     /// The highest acked number of each room.
     heads: [AtomicU64; ROOMS],
     /// Messages that members got from a sender of their own server: when, and after how many µs.
@@ -67,6 +69,7 @@ impl Load {
             begun: Instant::now(),
             is_quiet: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
+            awaited: AtomicUsize::new(0),
             heads: Default::default(),
             local: Mutex::default(),
         }));
@@ -103,6 +106,10 @@ impl Load {
         let alive = &fleet.servers[alive.expect("one is left")];
         // What was sent is acked first; then the newest stored message is what everybody must reach.
         sleep(Duration::from_millis(300));
+        while self.shared.awaited.load(Ordering::Relaxed) > 0 && hushed.elapsed() < ANSWERED_WITHIN
+        {
+            sleep(Duration::from_millis(20));
+        }
         let histories: Vec<Vec<Value>> = (0..ROOMS)
             .map(|nth| alive.all_messages(&room(nth)))
             .collect();
@@ -172,6 +179,10 @@ impl Member {
             }
             self.read(shared, Duration::from_millis(5));
         }
+        if self.client.closed {
+            let awaited = self.awaited.len();
+            shared.awaited.fetch_sub(awaited, Ordering::Relaxed);
+        }
         let over = Instant::now();
         while !self.client.closed && over.elapsed() < PATIENCE {
             let is_there = |nth: usize| {
@@ -201,6 +212,7 @@ impl Member {
         let payload = json!({"roomId": room(nth), "content": content, "clientMsgId": key});
         let id = self.client.ask("sendMessage", &payload);
         self.awaited.insert(id, (nth, sent));
+        shared.awaited.fetch_add(1, Ordering::Relaxed);
         self.keys.insert(id, key);
     }
 
@@ -230,6 +242,7 @@ impl Member {
             };
             assert_eq!(ack["ok"], true, "Redis is no reason to refuse: {ack}");
             let (nth, _) = self.awaited.remove(&id).expect("it is awaited");
+            shared.awaited.fetch_sub(1, Ordering::Relaxed);
             let seq = ack["seq"].as_u64().expect("a seq");
             shared.heads[nth].fetch_max(seq, Ordering::Relaxed);
             self.acked.push((nth, seq, self.keys[&id].clone()));
