@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::support::client::{Client, Via};
+use super::support::eventually;
 use super::support::http;
 use super::support::server::{Server, folder, log_of};
 use super::support::token::{OLD_SECRET, SECRET, token};
@@ -99,10 +100,13 @@ fn the_level_may_differ_by_module() {
     let server = Server::start(folder.path(), &settings);
     let mut client = Client::connect(server.address, Via::WebSocket, &token("ann"));
     client.join("lobby");
+    eventually("a line of the chat", || {
+        log_of(folder.path())
+            .contains("project_yum::chat")
+            .then_some(())
+    });
     server.kill();
-    let lines = lines(&log_of(folder.path()));
-    assert!(!lines.is_empty());
-    for line in lines {
+    for line in lines(&log_of(folder.path())) {
         let logger = line["log.logger"].as_str().expect("a logger");
         assert!(
             logger.starts_with("project_yum::chat") || line["log.level"] != "info",
