@@ -178,7 +178,7 @@ fn answer(wanted: &Wanted, page: &Page) -> Response {
         next,
     };
     let body = serde_json::to_vec(&view).expect("a page has a JSON form");
-    Response::json(200, body).field("Cache-Control", "no-store")
+    Response::json(200, body)
 }
 
 fn unread(error: &StoreError) -> Failure {
@@ -201,7 +201,7 @@ pub fn refuse(failure: &Failure) -> Response {
         error: failure,
     };
     let body = serde_json::to_vec(&body).expect("a refusal has a JSON form");
-    let response = Response::json(failure.code.status(), body).field("Cache-Control", "no-store");
+    let response = Response::json(failure.code.status(), body);
     let response = match failure.retry_after_ms {
         Some(ms) => response.field("Retry-After", ms.div_ceil(1_000).to_string()),
         None => response,
@@ -338,8 +338,7 @@ mod tests {
         let place = place();
         place.fill("a room/ü", 1);
         let query = "roomId=a+room%2F%C3%BC";
-        let (response, body) = place.get(query, &[&place.token(None, 60)]);
-        assert!(has(&response, "Cache-Control", "no-store"));
+        let (_, body) = place.get(query, &[&place.token(None, 60)]);
         assert_eq!(body["roomId"], "a room/ü");
         assert_eq!(
             body["messages"][0],

@@ -425,8 +425,10 @@ fn body_deadline(begin: Instant, received: usize) -> Instant {
 /// The name of the field that a page may replace.
 const POLICY: &str = "Content-Security-Policy";
 
-/// What every answer carries beside its policy (the set that helmet 8 gives an API).
-pub(super) const SECURITY_FIELDS: &str = "Cross-Origin-Opener-Policy: same-origin\r\n\
+/// What every answer carries beside its policy: the set that helmet 8 gives an API, and that no cache
+/// keeps it. Most is somebody's own or true for a moment only, refusals too.
+pub const SECURITY_FIELDS: &str = "Cache-Control: no-store\r\n\
+Cross-Origin-Opener-Policy: same-origin\r\n\
 Cross-Origin-Resource-Policy: same-origin\r\n\
 Origin-Agent-Cluster: ?1\r\n\
 Referrer-Policy: no-referrer\r\n\
@@ -439,7 +441,7 @@ X-Permitted-Cross-Domain-Policies: none\r\n\
 X-XSS-Protection: 0\r\n";
 
 /// The policy of answers that are no pages.
-pub(super) const POLICY_FIELD: &str =
+pub const POLICY_FIELD: &str =
     "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n";
 
 #[cfg(test)]

@@ -36,8 +36,7 @@ pub async fn get(
         }
         wait(connection, engine, key).await?;
     };
-    let mut response = Response::with_body(200, "text/plain; charset=UTF-8", payload.body)
-        .field("Cache-Control", "no-store");
+    let mut response = Response::with_body(200, "text/plain; charset=UTF-8", payload.body);
     response.compress = payload.compress;
     connection.respond(request, response).await?;
     pending.disarm();

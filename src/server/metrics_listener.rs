@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use super::process_figures;
 use super::status::Status;
 use crate::metrics::{Kind, TABLE, describe};
+use crate::net::http::{POLICY_FIELD, SECURITY_FIELDS};
 
 /// Connections served at a time; more are closed unread.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -180,7 +181,7 @@ fn response(code: u16, kind: &str, body: &str) -> String {
     };
     format!(
         "HTTP/1.1 {code} {reason}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n{allow}\
-         cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n{body}",
+         {POLICY_FIELD}{SECURITY_FIELDS}connection: close\r\n\r\n{body}",
         body.len()
     )
 }
@@ -232,7 +233,15 @@ mod tests {
         assert!(health.contains("\"status\":\"ok\""), "{health}");
         let head = ask("HEAD /health HTTP/1.1\r\nhost: a\r\n\r\n");
         assert!(head.ends_with("\r\n\r\n"), "{head}");
-        assert!(ask("PUT / HTTP/1.1\r\nhost: a\r\n\r\n").starts_with("HTTP/1.1 405"));
+        let put = ask("PUT / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert!(put.starts_with("HTTP/1.1 405"));
         assert!(ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").starts_with("HTTP/1.1 404"));
+        for answer in [scrape, health, head, put] {
+            for field in ["Cache-Control: no-store", "X-Content-Type-Options: nosniff"] {
+                assert_eq!(answer.matches(field).count(), 1, "{answer}");
+            }
+            let policy = "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n";
+            assert!(answer.contains(policy), "{answer}");
+        }
     }
 }

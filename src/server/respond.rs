@@ -56,7 +56,6 @@ impl Demo {
         let html = self.page.render(&announce::tokens(&self.auth));
         Response::with_body(200, "text/html; charset=utf-8", html)
             .field("Content-Security-Policy", self.page.policy.clone())
-            .field("Cache-Control", "no-store")
     }
 }
 
@@ -106,7 +105,7 @@ impl Routes {
 }
 
 fn health(health: Health) -> Response {
-    let response = Response::json(health.code, health.body).field("Cache-Control", "no-store");
+    let response = Response::json(health.code, health.body);
     match health.code {
         200 => response,
         _ => response.field("Retry-After", "1"),
