@@ -95,13 +95,14 @@ pub(super) fn compress(request: &RequestHead, response: &mut Response) {
 }
 
 /// The best coding of an Accept-Encoding list (RFC 9110 section 12.5.3) for a body of this size; of
-/// those that the client likes alike, our first.
+/// those that the client likes alike, our first. None that it likes less than the plain body.
 fn choose(accepted: &str, size: usize) -> Option<Coding> {
     let any = quality(accepted, &["*"]).unwrap_or(0.0);
+    let plain = quality(accepted, &["identity"]).unwrap_or(0.0);
     let wanted = Coding::ALL.into_iter().filter(|coding| coding.fits(size));
     let liked = wanted.map(|coding| (quality(accepted, coding.names()).unwrap_or(any), coding));
     liked
-        .filter(|(quality, _)| *quality > 0.0)
+        .filter(|(quality, _)| *quality > 0.0 && *quality >= plain)
         // The last of equals is what `max_by` gives.
         .rev()
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
@@ -156,6 +157,10 @@ mod tests {
             ("gzip;q=0", None),
             ("gzip;q=nan, br;q=2, deflate;q=-1", None),
             ("brotli, identity", None),
+            ("identity, gzip;q=0.5", None),
+            ("identity;q=0.5, gzip;q=0.4, br;q=0.6", Some(Coding::Brotli)),
+            ("identity;q=0.5, gzip;q=0.5", Some(Coding::Gzip)),
+            ("identity;q=0, gzip;q=0.1", Some(Coding::Gzip)),
             ("", None),
         ] {
             assert_eq!(choose(accepted, 2_000), expected, "{accepted}");
