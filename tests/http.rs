@@ -13,11 +13,12 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use project_yum::engine::{CloseReason, Engine, Flow, Handler, Handshake, Key, Options};
+use metrics_exporter_prometheus::PrometheusHandle;
+use project_yum::engine::{CloseReason, Engine, Flow, Handler, Handshake, Key, Options, Sid};
 use project_yum::env::Env;
 use project_yum::metrics::Metrics;
 use project_yum::net::{self, Cors, Handoffs, Mount, Process, Response, Site, Transports};
-use project_yum::server::executor;
+use project_yum::server::{executor, metrics_listener};
 use project_yum::wire::Content;
 use project_yum::wire::engine_io::Encoded;
 
@@ -60,11 +61,34 @@ struct Server {
     ends: flume::Receiver<(usize, Result<(), String>)>,
 }
 
+/// What all servers of this program count.
+fn recorder() -> &'static PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    RECORDER.get_or_init(metrics_listener::install_recorder)
+}
+
+/// How often they counted something: a figure's name, and a label of it.
+fn counted(name: &str, label: &str) -> u64 {
+    let text = recorder().render();
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with(name) && line.contains(label));
+    lines
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
+        .sum()
+}
+
 fn start(shards: u8) -> Server {
+    start_with(shards, Handoffs::mesh(usize::from(shards)))
+}
+
+/// Starts as many of so many shards as there are queues.
+fn start_with(shards: u8, handoffs: Vec<Handoffs>) -> Server {
+    recorder();
     let process = Process::new();
     let mut address = SocketAddr::from(([127, 0, 0, 1], 0));
     let (ended, ends) = flume::bounded(usize::from(shards));
-    for (shard, handoffs) in (0..).zip(Handoffs::mesh(usize::from(shards))) {
+    for (shard, handoffs) in (0..).zip(handoffs) {
         let listener = net::listen(address).unwrap();
         address = rustix::net::getsockname(&listener)
             .and_then(SocketAddr::try_from)
@@ -118,6 +142,8 @@ fn site(env: &Rc<Env>, shard: u8) -> Site {
             let response = match request.head.path() {
                 "/echo" => Response::with_body(200, "text/plain", request.body),
                 "/long" => Response::json(200, "x".repeat(5000)),
+                // More than the kernel takes for a client that does not read.
+                "/huge" => Response::json(200, vec![b'x'; 32 << 20]),
                 _ => Response::error(404, "not_found", "there is nothing at this path"),
             };
             Box::pin(std::future::ready(response))
@@ -620,4 +646,57 @@ fn a_drip_of_a_head_is_cut_off_after_its_deadline() {
         "{:?}",
         begin.elapsed()
     );
+}
+
+#[test]
+fn an_answer_that_is_read_too_slowly_is_given_up_after_its_time() {
+    let server = start(1);
+    let mut slow = connect(&server);
+    slow.write_all(get("/huge").as_bytes()).unwrap();
+    let begin = Instant::now();
+    let mut some = [0; 1024];
+    // Now and then it reads a little: that does not push the end back.
+    while server.process.connections() > 0 || begin.elapsed() < Duration::from_secs(1) {
+        slow.read_exact(&mut some).unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(30), "it is kept");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let after = begin.elapsed();
+    assert!((20..25).contains(&after.as_secs()), "{after:?}");
+    assert_eq!(counted("yum_bounds_total", r#"bound="write_time""#), 1);
+}
+
+/// The other shard is there, and takes nobody.
+#[test]
+fn a_connection_that_finds_no_room_on_its_way_is_refused_after_a_while() {
+    let mut handoffs = Handoffs::mesh(2);
+    let other = handoffs.pop();
+    let server = start_with(2, handoffs);
+    let sid = Sid::new(&Env::system(), 0, 1);
+    let request = get(&format!(
+        "/engine.io/?EIO=4&transport=polling&sid={}",
+        sid.as_str()
+    ));
+    let begin = Instant::now();
+    let waiting: Vec<TcpStream> = (0..net::handoff::QUEUE_MAX)
+        .map(|_| {
+            let mut stream = connect(&server);
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    while server.process.connections() > 0 || begin.elapsed() < Duration::from_secs(1) {
+        assert!(begin.elapsed() < Duration::from_secs(20), "they go");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let begin = Instant::now();
+    let (head, body) = ask(&server, &request);
+    let after = begin.elapsed();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert!(head.contains("\r\nRetry-After: 1\r\n"), "{head}");
+    assert!(head.contains("\r\nConnection: close\r\n"), "{head}");
+    assert!(body.contains(r#""code":"unavailable""#), "{body}");
+    assert!((5..8).contains(&after.as_secs()), "{after:?}");
+    assert_eq!(counted("yum_handoffs_refused_total", ""), 1);
+    drop((waiting, other));
 }
