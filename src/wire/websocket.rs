@@ -53,11 +53,11 @@ pub fn accept(head: &RequestHead) -> Result<String, HandshakeError> {
     if !head.lists("Connection", "upgrade") {
         return Err(HandshakeError::Connection);
     }
-    let mut versions = head.values("Sec-WebSocket-Version");
-    if versions.next() != Some("13") || versions.next().is_some() {
+    let mut versions = head.raw_values("Sec-WebSocket-Version");
+    if versions.next() != Some(b"13") || versions.next().is_some() {
         return Err(HandshakeError::Version);
     }
-    let mut keys = head.values("Sec-WebSocket-Key");
+    let mut keys = head.raw_values("Sec-WebSocket-Key");
     let (Some(key), None) = (keys.next(), keys.next()) else {
         return Err(HandshakeError::Key);
     };
@@ -67,9 +67,9 @@ pub fn accept(head: &RequestHead) -> Result<String, HandshakeError> {
     }
 }
 
-fn accept_value(key: &str) -> String {
+fn accept_value(key: &[u8]) -> String {
     let mut hash = Sha1::new();
-    hash.update(key.as_bytes());
+    hash.update(key);
     hash.update(GUID);
     STANDARD.encode(hash.finalize())
 }
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_accept_value_is_that_of_the_specification() {
-        let accept = accept_value("dGhlIHNhbXBsZSBub25jZQ==");
+        let accept = accept_value(b"dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }
