@@ -28,8 +28,8 @@ pub const ROOM_PATTERNS_MAX: usize = 1_000;
 /// The one algorithm of secrets, and its name in a token's header.
 const ALGORITHM: Algorithm = Algorithm::HS256;
 const ALGORITHM_NAME: &str = "HS256";
-/// Largest `NumericDate` that is told apart, in seconds: the year 9999 is below it.
-const DATE_SECONDS_MAX: f64 = 1e12;
+/// Largest `NumericDate` that is told apart, in seconds: the last second of 9999, which RFC 3339 can write.
+const DATE_SECONDS_MAX: f64 = 253_402_300_799.0;
 
 /// Why a token is refused. The texts go to the client; none of them carries a part of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -294,18 +294,22 @@ impl Rules {
             .ok_or(AuthError::Key)
     }
 
+    /// RFC 7519 sections 4.1.1 and 4.1.3: the issuer is one, an audience may be several. Of another type
+    /// they are refused, also when nobody has said who they must be.
     fn check_parties(&self, claims: &Map<String, Value>) -> Result<(), AuthError> {
-        let matches = |expected: &Option<Box<str>>, name| match expected {
-            Some(expected) => names(claims.get(name), expected),
-            None => true,
+        let issuer = match claims.get("iss") {
+            None => None,
+            Some(Value::String(issuer)) => Some(&**issuer),
+            Some(_) => return Err(AuthError::Claim("iss")),
         };
-        if !matches(&self.issuer, "iss") {
+        if self.issuer.is_some() && issuer != self.issuer.as_deref() {
             return Err(AuthError::Claim("iss"));
         }
-        if !matches(&self.audience, "aud") {
-            return Err(AuthError::Claim("aud"));
+        let audience = audience_of(claims).ok_or(AuthError::Claim("aud"))?;
+        match &self.audience {
+            Some(expected) if !audience.contains(&&**expected) => Err(AuthError::Claim("aud")),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -317,15 +321,12 @@ fn object(part: &str) -> Result<Map<String, Value>, AuthError> {
     serde_json::from_slice(&bytes).map_err(|_| AuthError::Malformed)
 }
 
-/// Whether a claim is the expected string, or an array of strings with it.
-fn names(claim: Option<&Value>, expected: &str) -> bool {
-    match claim {
-        Some(Value::String(one)) => one == expected,
-        Some(Value::Array(several)) => {
-            several.iter().all(Value::is_string)
-                && several.iter().any(|one| one.as_str() == Some(expected))
-        }
-        _ => false,
+/// Whom a token is for: nobody in particular, one, or several. `None`: it is neither.
+fn audience_of(claims: &Map<String, Value>) -> Option<Vec<&str>> {
+    match claims.get("aud") {
+        None => Some(Vec::new()),
+        Some(Value::Array(several)) => several.iter().map(Value::as_str).collect(),
+        Some(one) => one.as_str().map(|one| vec![one]),
     }
 }
 
@@ -338,7 +339,7 @@ fn date_ms(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "clamped to 0..=1e15, which both types hold"
+        reason = "clamped to 0..=1e12, which both types hold"
     )]
     let ms = (seconds.clamp(0.0, DATE_SECONDS_MAX) * 1000.0) as u64;
     Ok(Some(ms))

@@ -171,6 +171,11 @@ fn claims_of_the_wrong_type_refuse_the_token() {
         ),
         ("iat", vec![json!("1"), json!(null)]),
         (
+            "iss",
+            vec![json!(5), json!(null), json!(["here"]), json!({})],
+        ),
+        ("aud", vec![json!(5), json!(null), json!([1]), json!({})]),
+        (
             "rooms",
             vec![json!("lobby"), json!(null), json!([1]), json!(["a", null])],
         ),
@@ -203,7 +208,8 @@ fn exp_is_judged_with_the_leeway() {
     let user = at(now + 0.5).expect("valid");
     assert_eq!(user.expires_wall_ms, NOW + 500);
     assert_eq!(user.refused_wall_ms, NOW + 5_500);
-    assert!(at(1e300).is_ok());
+    let far = at(1e300).expect("valid").expires_wall_ms;
+    assert_eq!(far, 253_402_300_799_000, "the last second of 9999");
     assert!(AuthError::Expired.is_expired() && !AuthError::Signature.is_expired());
 }
 
@@ -238,6 +244,7 @@ fn issuer_and_audience_are_checked_when_configured() {
     let iss = Err(AuthError::Claim("iss"));
     let aud = Err(AuthError::Claim("aud"));
     assert_eq!(check(json!("there"), json!("chat")), iss);
+    assert_eq!(check(json!(["here"]), json!("chat")), iss);
     assert_eq!(check(json!(null), json!("chat")), iss);
     assert_eq!(check(json!("here"), json!([])), aud);
     assert_eq!(check(json!("here"), json!(["chat", 1])), aud);
