@@ -15,7 +15,7 @@ use super::{
 };
 use crate::engine::Transport;
 use crate::wire::http::{
-    Body, BodyDecoder, Context, Framing, HeadReader, HttpError, Method, RequestHead,
+    Body, BodyDecoder, Context, Framing, HeadReader, HttpError, Method, RequestHead, Unique,
 };
 
 /// From a connection's begin to the first byte of its first request.
@@ -152,11 +152,18 @@ async fn answer(mut connection: Connection, head: RequestHead) -> Option<Connect
     let mount = mounts.find(|mount| head.path().starts_with(&*mount.path));
     let result = match (head.method(), mount) {
         (Method::Trace | Method::Connect | Method::Unknown, _) => {
-            let response = unknown_method(head.method());
-            connection.respond(&head, response).await
+            let response = limited(&shard, &client, &head, || unknown_method(head.method()));
+            connection.respond(&head, response.closing()).await
         }
         (Method::Options, _) if shard.site.cors.is_on() => {
-            let response = shard.site.cors.preflight(&head);
+            let preflight = || shard.site.cors.preflight(&head);
+            // A page that adds fields of its own asks so before each poll.
+            let is_of_session = mount.is_some() && head.query().unique("sid") != Unique::Absent;
+            let response = if is_of_session {
+                preflight()
+            } else {
+                limited(&shard, &client, &head, preflight)
+            };
             connection.respond(&head, response).await
         }
         (_, Some(mount)) => match routing::route(&shard, mount, &client, &head) {
@@ -213,6 +220,28 @@ fn retry_after(wait: Duration) -> String {
     wait.as_millis().div_ceil(1000).max(1).to_string()
 }
 
+/// Takes a request that is no session's own. A probe that were refused would take down a server that
+/// is well.
+fn take_request(shard: &Shard, client: &Client, head: &RequestHead) -> Result<(), Duration> {
+    if shard.options.plain_paths.contains(&head.path()) {
+        return Ok(());
+    }
+    shard.take_request(client)
+}
+
+/// The answer to a request that needs no look at its body, unless its address asks too often.
+fn limited(
+    shard: &Shard,
+    client: &Client,
+    head: &RequestHead,
+    answer: impl FnOnce() -> Response,
+) -> Response {
+    match take_request(shard, client, head) {
+        Ok(()) => answer(),
+        Err(wait) => too_many_requests(wait),
+    }
+}
+
 /// A request outside the mounts.
 async fn plain(
     connection: &mut Connection,
@@ -220,10 +249,7 @@ async fn plain(
     head: &RequestHead,
     client: Client,
 ) -> Result<(), Closed> {
-    // A probe that were refused would take down a server that is well.
-    if !shard.options.plain_paths.contains(&head.path())
-        && let Err(wait) = shard.take_request(&client)
-    {
+    if let Err(wait) = take_request(shard, &client, head) {
         return connection.respond(head, too_many_requests(wait)).await;
     }
     let body = connection
@@ -255,9 +281,7 @@ fn unknown_method(method: Method) -> Response {
         Method::Unknown => "unknown method",
         _ => "this method is not served",
     };
-    Response::error(405, "method_not_allowed", text)
-        .field("Allow", METHODS)
-        .closing()
+    Response::error(405, "method_not_allowed", text).field("Allow", METHODS)
 }
 
 /// Answers an opening handshake and gives the connection away, to a task of its own: the one of the

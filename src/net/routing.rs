@@ -78,6 +78,10 @@ pub(super) fn route(shard: &Shard, mount: &Mount, client: &Client, head: &Reques
     match find(shard, mount, client, head, upgrade) {
         Ok(route) => route,
         Err((refusal, text)) => {
+            // No session's own, so it counts as a handshake does.
+            if let Err(wait) = shard.take_request(client) {
+                return too_many(shard, wait, upgrade);
+            }
             shard.metrics.handshakes_refused.increment(refusal.reason());
             let text = text.as_deref().unwrap_or(refusal.message());
             Route::Refuse(refuse(refusal, text, upgrade))
@@ -122,16 +126,15 @@ fn find(
             if !fits {
                 return refused(Refusal::Request);
             }
-            if let Err(wait) = shard.take_request(client) {
-                shard.metrics.handshakes_refused.increment("rate_limited");
-                return Ok(Route::Refuse(too_many(wait, upgrade)));
-            }
             let handshake = Box::new(handshake(shard, client, head));
             if let Some(Err(text)) = mount.admit.as_ref().map(|admit| admit(&handshake)) {
                 return Err((Refusal::Forbidden, Some(text)));
             }
             if query.unique("EIO") != Unique::One("4".into()) {
                 return refused(Refusal::Version);
+            }
+            if let Err(wait) = shard.take_request(client) {
+                return Ok(too_many(shard, wait, upgrade));
             }
             if shard.is_draining() {
                 shard.metrics.handshakes_refused.increment("draining");
@@ -200,13 +203,14 @@ fn draining() -> Response {
 }
 
 /// What wanted a tunnel is not followed by HTTP.
-fn too_many(wait: Duration, upgrade: bool) -> Response {
+fn too_many(shard: &Shard, wait: Duration, upgrade: bool) -> Route {
+    shard.metrics.handshakes_refused.increment("rate_limited");
     let response = http::too_many_requests(wait);
-    if upgrade {
+    Route::Refuse(if upgrade {
         response.closing()
     } else {
         response
-    }
+    })
 }
 
 fn handshake(shard: &Shard, client: &Client, head: &RequestHead) -> Handshake {

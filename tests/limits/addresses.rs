@@ -131,6 +131,52 @@ fn an_address_asks_at_a_rate_and_polls_of_a_session_are_free() {
     assert!(server.metric("yum_handshakes_refused_total", reason) >= 4.0);
 }
 
+/// What is no session's own takes from the same rate, however it is refused.
+#[test]
+fn refused_requests_count_too() {
+    let folder = folder();
+    let settings = [
+        ("RATE_HTTP_PER_SECOND", "1"),
+        ("CORS_ORIGINS", "https://app.example"),
+    ];
+    let server = server(folder.path(), &settings);
+    let unknown = format!("{POLLING}&sid=AAAAAAAAAAAAAAAAAAAA");
+    let stranger = ("Origin", "https://evil.example");
+    for (number, (method, target, fields, status)) in [
+        ("GET", unknown.as_str(), &[][..], 400),
+        ("GET", "/socket.io/?EIO=4&transport=smoke", &[], 400),
+        ("GET", "/socket.io/?EIO=3&transport=polling", &[], 400),
+        ("POST", POLLING, &[], 400),
+        ("GET", POLLING, &[stranger], 403),
+        ("OPTIONS", "/api/messages", &[stranger], 204),
+        ("OPTIONS", POLLING, &[stranger], 204),
+        ("BREW", "/api/messages", &[], 405),
+        ("TRACE", "/nowhere", &[], 405),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let source = format!("127.0.2.{}", number + 1);
+        let ask = || {
+            let answer = http_from(&source, server.address).ask(method, target, fields, b"");
+            answer.expect("an answer")
+        };
+        for _ in 0..100 {
+            assert_eq!(ask().status, status, "{method} {target}");
+        }
+        let refused: Vec<_> = (0..5).map(|_| ask()).collect();
+        let limited = refused.iter().find(|answer| answer.status != status);
+        let limited = limited.unwrap_or_else(|| panic!("{method} {target} has no limit"));
+        assert_refused(limited, 429);
+    }
+    // A page that adds fields of its own asks so before each poll of a session: that is free.
+    let mut page = http_from("127.0.2.100", server.address);
+    for _ in 0..200 {
+        let answer = page.ask("OPTIONS", &unknown, &[], b"");
+        assert_eq!(answer.expect("kept alive").status, 204);
+    }
+}
+
 #[test]
 fn a_private_peer_is_not_limited_until_somebody_says_what_it_is_and_the_log_says_so_once() {
     let folder = folder();
