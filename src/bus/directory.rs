@@ -238,6 +238,16 @@ impl ShardDirectory {
         self.directory.usages.take(usage, limit, now)
     }
 
+    /// Takes one join from what the user may do; `Err` is how long to wait.
+    pub fn take_join(
+        &self,
+        usage: &Usage,
+        limit: MessageRate,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        self.directory.usages.take_join(usage, limit, now)
+    }
+
     /// How long a user who was refused too often is cut off.
     #[must_use]
     pub fn cut_off(&self, user: &str, limit: MessageRate, now: Instant) -> Option<Duration> {

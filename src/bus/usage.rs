@@ -20,12 +20,14 @@ const ABSENT_MAX: usize = 4_096;
 /// For so long refusals are counted together.
 pub const REFUSALS_WINDOW: Duration = Duration::from_secs(10);
 
-/// How many messages a user may send.
+/// How many messages a user may send, and how many rooms join: both are told to all members of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MessageRate {
     /// Messages.
     pub rate: Rate,
-    /// Refusals within [`REFUSALS_WINDOW`] after which the user is cut off until it ends.
+    /// Joins.
+    pub joins: Rate,
+    /// Refused messages within [`REFUSALS_WINDOW`] after which the user is cut off until it ends.
     pub refusals_max: u32,
 }
 
@@ -56,6 +58,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Usage {
     messages: Bucket,
+    joins: Bucket,
     /// The begin of the window in milliseconds, and in the low bits how many refusals it has seen.
     refusals: AtomicU64,
 }
@@ -64,11 +67,6 @@ const COUNT_BITS: u32 = 20;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 
 impl Usage {
-    /// Takes one message.
-    fn take(&self, limit: MessageRate, now: Duration) -> Result<(), Duration> {
-        self.messages.take(limit.rate, nanoseconds(now))
-    }
-
     /// Counts a refusal.
     fn refused(&self, now: Duration) {
         let now_ms = milliseconds(now);
@@ -101,7 +99,8 @@ impl Usage {
     fn is_as_new(&self, now: Duration) -> bool {
         let known = self.refusals.load(Ordering::Relaxed);
         let window = Duration::from_millis(known >> COUNT_BITS) + REFUSALS_WINDOW;
-        self.messages.is_full(nanoseconds(now)) && (known & COUNT_MAX == 0 || window <= now)
+        let are_full = [&self.messages, &self.joins].map(|bucket| bucket.is_full(nanoseconds(now)));
+        are_full == [true, true] && (known & COUNT_MAX == 0 || window <= now)
     }
 }
 
@@ -164,7 +163,18 @@ impl Usages {
             return Ok(());
         }
         let now = self.elapsed(now);
-        usage.take(limit, now).inspect_err(|_| usage.refused(now))
+        let taken = usage.messages.take(limit.rate, nanoseconds(now));
+        taken.inspect_err(|_| usage.refused(now))
+    }
+
+    pub(super) fn take_join(
+        &self,
+        usage: &Usage,
+        limit: MessageRate,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let now = self.elapsed(now);
+        usage.joins.take(limit.joins, nanoseconds(now))
     }
 
     pub(super) fn cut_off(&self, user: &str, limit: MessageRate, now: Instant) -> Option<Duration> {
@@ -211,6 +221,7 @@ mod tests {
 
     const LIMIT: MessageRate = MessageRate {
         rate: Rate::UNLIMITED,
+        joins: Rate::UNLIMITED,
         refusals_max: 5,
     };
 
@@ -263,6 +274,32 @@ mod tests {
         assert_eq!(usages.count(), 1);
         usages.sweep(now + Duration::from_hours(1));
         assert_eq!(usages.count(), 1);
+    }
+
+    #[test]
+    fn joins_are_counted_apart_and_kept_for_who_comes_back() {
+        let (usages, now) = (Usages::default(), Instant::now());
+        let limit = MessageRate {
+            joins: Rate::per_second(10, 2),
+            ..LIMIT
+        };
+        let (one, two) = (usages.arrive("a"), usages.arrive("a"));
+        assert!(usages.take_join(&one, limit, now).is_ok());
+        assert!(usages.take_join(&two, limit, now).is_ok());
+        let wait = usages.take_join(&one, limit, now);
+        assert_eq!(wait, Err(Duration::from_millis(100)));
+        assert!(usages.take(&one, limit, now).is_ok());
+        assert!(usages.take_join(&one, LIMIT, now).is_ok(), "no limit");
+        usages.leave("a", now);
+        usages.leave("a", now);
+        let again = usages.arrive("a");
+        assert!(
+            usages.take_join(&again, limit, now).is_err(),
+            "not refilled"
+        );
+        usages.leave("a", now);
+        usages.sweep(now + Duration::from_millis(200));
+        assert_eq!(usages.count(), 0, "full again");
     }
 
     #[test]

@@ -1,7 +1,12 @@
-//! How many messages a user may send, on all connections to this process together.
+//! How many messages a user may send, and how many rooms join, on all connections to this process
+//! together.
 //!
-//! What is over the rate is refused, and costs nothing else. Whoever goes on regardless is cut off:
-//! the connection ends, and CONNECT is refused until the refusals are forgotten.
+//! What is over the rate is refused, and costs nothing else. Whoever goes on sending regardless is cut
+//! off: the connection ends, and CONNECT is refused until the refusals are forgotten.
+//!
+//! Joins have a rate because each may tell all members of a room, and the leave after it once more:
+//! who comes and goes as fast as it can would fill everybody's connection. Refused ones end no
+//! connection: a client that comes back joins all its rooms at once, before it can know.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +20,7 @@ use crate::hub::Socket;
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Chat {
-    /// Changes how much a user may send, from now on.
+    /// Changes how much a user may send and join, from now on.
     pub fn set_message_rate(&self, limit: MessageRate) {
         self.message_rate.set(limit);
     }
@@ -44,6 +49,19 @@ impl Chat {
         taken.map_err(|wait| {
             self.parts.metrics.rate_limited.increment("message");
             Failure::rate_limited("too many messages", wait)
+        })
+    }
+
+    /// Takes one join from what the user may do.
+    pub(super) fn take_join(&self, member: &Member) -> Result<(), Failure> {
+        let Some(usage) = member.usage() else {
+            return Ok(());
+        };
+        let (limit, now) = (self.message_rate.get(), self.parts.env.now());
+        let taken = self.parts.directory.take_join(&usage, limit, now);
+        taken.map_err(|wait| {
+            self.parts.metrics.rate_limited.increment("join");
+            Failure::rate_limited("too many joins", wait)
         })
     }
 

@@ -59,7 +59,7 @@ pub struct ChatOptions {
     pub room_prefix: Box<str>,
     /// The bound of one connection's unsent output, which a replay must stay well below.
     pub outbox_bytes_max: usize,
-    /// How many messages a user may send; [`Chat::set_message_rate`] changes it.
+    /// How much a user may send and join; [`Chat::set_message_rate`] changes it.
     pub message_rate: MessageRate,
 }
 
@@ -183,9 +183,11 @@ impl Chat {
     ) -> Result<(), Failure> {
         let member = reply.socket().data::<Member>();
         let member = member.ok_or_else(|| bug(&self.parts.env, "a socket without user"))?;
-        if kind == Kind::SendMessage {
-            // Before anything else is looked at: this is what a flood may cost.
-            self.take_message(&member)?;
+        // Before anything else is looked at: this is what a flood may cost.
+        match kind {
+            Kind::SendMessage => self.take_message(&member)?,
+            Kind::JoinRoom => self.take_join(&member)?,
+            Kind::LeaveRoom | Kind::Authenticate => {}
         }
         let is_expired = self.parts.env.wall_ms() >= member.expires_wall_ms();
         if kind != Kind::Authenticate && is_expired && !planted::has(Defect::EndlessToken) {

@@ -607,6 +607,7 @@ fn one_user_enters_and_leaves_once() {
 fn limited(world: &World, burst: u32) {
     world.chat.set_message_rate(MessageRate {
         rate: Rate::per_second(10, burst),
+        joins: Rate::per_second(20, 5),
         refusals_max: 10 * burst,
     });
 }
@@ -656,8 +657,35 @@ fn what_is_malformed_counts_and_an_exception_tells_too() {
     let exceptions = events(&world.receive(ada), "exception");
     assert_eq!(exceptions[0]["error"]["code"], "rate_limited");
     assert_eq!(exceptions[0]["error"]["retryAfterMs"], 100);
-    // Other events have no rate.
+    // Joins have a rate of their own, other events none.
     assert_eq!(world.join(ada).expect("an ack")["ok"], true);
+}
+
+#[test]
+fn a_user_joins_at_a_rate_over_all_connections_and_is_not_cut_off_for_it() {
+    let world = World::new();
+    limited(&world, 1);
+    let (one, two, other) = (
+        world.client("ada"),
+        world.client("ada"),
+        world.client("bob"),
+    );
+    for key in [one, two, one, two, one] {
+        assert_eq!(world.join(key).expect("an ack")["ok"], true);
+        world.call(key, "leaveRoom", &json!({"roomId": "r"}));
+    }
+    let joined = world.join(other).expect("an ack");
+    assert_eq!(joined["ok"], true, "another user's rate is another's");
+    for key in [one, two].repeat(20) {
+        let refused = world.join(key).expect("an ack");
+        assert_eq!(refused["error"]["code"], "rate_limited", "{refused}");
+        assert_eq!(refused["error"]["retryAfterMs"], 50);
+    }
+    let told = events(&world.receive(other), "userJoined");
+    assert_eq!(told, [] as [Value; 0], "who is refused is not announced");
+    assert!(world.engine.is_open(one) && world.engine.is_open(two));
+    world.env.advance(Duration::from_millis(50));
+    assert_eq!(world.join(two).expect("an ack")["ok"], true);
 }
 
 #[test]

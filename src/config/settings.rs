@@ -151,7 +151,7 @@ pub const SETTINGS: &[Setting] = &[
     live(plain(
         "RATE_MESSAGES_PER_SECOND",
         "20",
-        "Messages that a user may send on average, over all connections to this process; 0: no limit.",
+        "Messages that a user may send on average, over all connections to this process, and twice as many joins (4000 at once); 0: no limit.",
     )),
     live(plain(
         "RATE_BURST",
@@ -161,7 +161,7 @@ pub const SETTINGS: &[Setting] = &[
     live(plain(
         "RATE_HTTP_PER_SECOND",
         "50",
-        "REST requests and handshakes of one address on average, 100 at once; a session's polls do not count. 0: no limit.",
+        "Requests of one address on average, 100 at once: REST, handshakes, and what is refused; a session's own do not count. 0: no limit.",
     )),
     live(plain(
         "RATE_CONNECTIONS_PER_SECOND",

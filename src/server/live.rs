@@ -16,6 +16,10 @@ use crate::net::AddressLimits;
 const HTTP_BURST: u32 = 100;
 /// New connections of one address at once.
 const CONNECTIONS_BURST: u32 = 1_000;
+/// Joins of one user at once: four devices that come back, each to all the rooms of a connection.
+const JOINS_BURST: u32 = 4_000;
+/// Joins of one user on average, for each message.
+const JOINS_PER_MESSAGE: u32 = 2;
 /// So many times a user's burst may be refused before the user is cut off.
 const REFUSALS_PER_BURST: u32 = 10;
 
@@ -26,7 +30,7 @@ pub struct Live {
     pub rules: Arc<Rules>,
     /// Origins whose pages may connect.
     pub origins: Vec<Box<str>>,
-    /// How many messages a user may send.
+    /// How much a user may send and join.
     pub message_rate: MessageRate,
     /// What one address may do.
     pub address_limits: AddressLimits,
@@ -41,6 +45,12 @@ impl Live {
             origins: config.cors_origins.clone(),
             message_rate: MessageRate {
                 rate: Rate::per_second(config.rate_messages_per_second, config.rate_burst),
+                joins: Rate::per_second(
+                    config
+                        .rate_messages_per_second
+                        .saturating_mul(JOINS_PER_MESSAGE),
+                    JOINS_BURST,
+                ),
                 refusals_max: config.rate_burst.saturating_mul(REFUSALS_PER_BURST),
             },
             address_limits: address_limits(config),

@@ -73,6 +73,54 @@ fn one_rate_holds_for_all_connections_of_a_user_on_all_shards() {
     bob.say("r", "another user's rate is another's");
 }
 
+/// Whoever comes and goes as fast as possible does not fill the connections of a room's members.
+#[test]
+fn one_rate_holds_for_the_joins_of_a_user() {
+    const JOINS_BURST: usize = 4_000;
+    let folder = folder();
+    let server = server(folder.path());
+    let connect = |user| Client::connect(server.address, Via::WebSocket, &token(user));
+    let mut bob = connect("bob");
+    bob.join("r");
+    let mut clients = [connect("alice"), connect("alice")];
+    let room = json!({"roomId": "r"});
+    let (mut joined, mut refused) = (0, 0);
+    let start = Instant::now();
+    while joined + refused < JOINS_BURST + 500 {
+        for client in &mut clients {
+            let ids = client.ask_all("joinRoom", &vec![room.clone(); 50]);
+            for id in ids {
+                let ack = client
+                    .ack_within(id, Duration::from_secs(10))
+                    .expect("an ack");
+                if ack["ok"] == true {
+                    joined += 1;
+                    continue;
+                }
+                refused += 1;
+                assert_eq!(ack["error"]["code"], "rate_limited", "{ack}");
+                let wait = ack["error"]["retryAfterMs"].as_u64().expect("a time");
+                assert!((1..=10).contains(&wait), "{ack}");
+            }
+        }
+    }
+    let earned = start.elapsed().as_secs_f64() * 2.0 * RATE;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a small number"
+    )]
+    let most = JOINS_BURST + earned.ceil() as usize;
+    assert!((JOINS_BURST..=most).contains(&joined), "{joined} of {most}");
+    let counted = server.metric("yum_rate_limited_total", "what=\"join\"");
+    assert!((counted - f64::from(u32::try_from(refused).expect("few"))).abs() < 0.5);
+    // Refused joins end no connection.
+    for client in &mut clients {
+        client.ok("leaveRoom", &room);
+    }
+    bob.say("r", "the room is as it was");
+}
+
 #[test]
 fn a_flood_ends_the_connection_and_keeps_the_user_out_for_a_while() {
     let folder = folder();
