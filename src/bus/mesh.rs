@@ -27,7 +27,7 @@ use crate::planted::{self, Defect};
 /// Slots of a ring for each shard of the process.
 const SLOTS_PER_SHARD: usize = 1_024;
 /// Requests, answers and news of users that wait for one shard's ring to have room.
-const LETTERS_MAX: usize = 1_024;
+pub(super) const LETTERS_MAX: usize = 1_024;
 /// Envelopes taken before other tasks of the shard get their turn.
 const BURST: usize = 64;
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::directory::Directory;
-use super::mesh::{Mesh, seats_with_slots};
+use super::mesh::{LETTERS_MAX, Mesh, seats_with_slots};
 use super::redis::testing::Broker;
 use super::redis::{self, Fleet, Redis, Target};
 use crate::engine::Key;
@@ -227,6 +227,30 @@ fn a_full_ring_delays_the_news_of_users() {
     }
     let received = world.shards[1].received(witness);
     assert_eq!(received[1..], [r#"2["joined"]"#, r#"2["left"]"#]);
+}
+
+#[test]
+fn letters_that_wait_for_a_full_ring_are_bounded() {
+    let world = world(2, 1);
+    let (a, witness) = (world.member(0, "o"), world.member(1, "o"));
+    world.send(0, a, "fills the ring");
+    for user in 0..LETTERS_MAX + 10 {
+        let room = world.shards[0].hub.of("/").room("o");
+        let room = room.presence(&format!("user {user}"), 1);
+        room.emit("joined", &Args::one(&user));
+    }
+    let mut received = Vec::new();
+    for _ in 0..LETTERS_MAX + 20 {
+        world.advance(1);
+        received.extend(world.shards[1].received(witness));
+    }
+    let last = format!(r#"2["joined",{}]"#, LETTERS_MAX - 1);
+    assert_eq!(
+        received.len(),
+        1 + LETTERS_MAX,
+        "the message, and what fits"
+    );
+    assert_eq!(received.last(), Some(&last), "the latest are dropped");
 }
 
 #[test]

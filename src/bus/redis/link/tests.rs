@@ -115,6 +115,18 @@ fn an_answer_may_be_larger_than_what_else_may_wait() {
 }
 
 #[test]
+fn a_reply_that_is_too_large_ends_it_before_it_has_come() {
+    let now = Instant::now();
+    let reply = |bytes: usize| {
+        let mut link = up(now);
+        receive(&mut link, now, format!("${bytes}\r\n").as_bytes())
+    };
+    assert_eq!(reply(REPLY_BYTES_MAX - 100), Ok(vec![]));
+    let refused = Err(LinkError::Protocol(RespError::TooLarge));
+    assert_eq!(reply(REPLY_BYTES_MAX + 1), refused);
+}
+
+#[test]
 fn gives_back_what_was_not_answered() {
     let now = Instant::now();
     let mut link = up(now);
