@@ -285,6 +285,7 @@ const BOUNDS_MET: &[&str] = &[
     "presence",
     "refusals",
     "replay",
+    "replay_held",
     "write_time",
 ];
 

@@ -37,7 +37,7 @@ pub enum Defect {
     RefusedYetStored,
     /// `chat/send.rs`: the client's key is not stored.
     StoredTwice,
-    /// `chat/room.rs`: live messages do not wait for a replay.
+    /// `hub/rooms.rs`: live messages do not wait for a replay.
     LiveBeforeReplay,
     /// `chat/room.rs`: nobody hears that a user has left.
     LostUserLeft,

@@ -27,6 +27,17 @@ struct Replayed {
     first: Vec<Message>,
 }
 
+impl Replayed {
+    /// Nothing is sent again of the messages up to `seq`.
+    fn nothing(seq: u64) -> Self {
+        Self {
+            after: seq,
+            until: seq,
+            first: Vec::new(),
+        }
+    }
+}
+
 impl Chat {
     pub(super) async fn join_room(
         self: &Rc<Self>,
@@ -92,23 +103,45 @@ impl Chat {
             drop(held);
             return Err(unread());
         };
-        let held = (!planted::has(Defect::LiveBeforeReplay)).then_some(held);
-        let coverage = missed
-            .as_ref()
-            .map_or(Some(seq), |missed| Some(missed.after));
-        self.enter(room, coverage, member, reply);
-        let count = missed
-            .as_ref()
-            .map_or(0, |missed| missed.until - missed.after);
-        reply.ok(&acked(room, Some(seq), Some(missed.is_some()), count));
-        if let Some(missed) = missed
-            && self.replay(room, missed, reply.socket()).await.is_err()
-        {
+        let is_recovered = missed.is_some();
+        let missed = missed.unwrap_or_else(|| Replayed::nothing(seq));
+        self.enter(room, Some(missed.after), member, reply);
+        let count = missed.until - missed.after;
+        reply.ok(&acked(room, Some(seq), Some(is_recovered), count));
+        if let Err(reason) = self.replay_and_follow(room, missed, &held).await {
             // It was promised; a client that comes back asks for it again.
-            reply.socket().close_transport(CloseReason::ForcedClose);
+            reply.socket().close_transport(reason);
         }
-        drop(held);
+        held.finish();
         Ok(())
+    }
+
+    /// Replays, and goes on with what came meanwhile and was too large to be held back.
+    async fn replay_and_follow(
+        &self,
+        room: &str,
+        mut missed: Replayed,
+        held: &Replay,
+    ) -> Result<(), CloseReason> {
+        loop {
+            let until = missed.until;
+            let replayed = self.replay(room, missed, held.socket()).await;
+            replayed.map_err(|_| CloseReason::ForcedClose)?;
+            let Some(newest) = held.missed() else {
+                return Ok(());
+            };
+            let count = newest.saturating_sub(until);
+            if count > REPLAY_MAX {
+                // It reads more slowly than the others write.
+                return Err(CloseReason::SlowConsumer);
+            }
+            let first = self.replay_page(room, until, count).await;
+            missed = Replayed {
+                after: until,
+                until: newest.max(until),
+                first: first.map_err(|_| CloseReason::ForcedClose)?,
+            };
+        }
     }
 
     /// The newest number here, and what there is to replay. A client may have seen more elsewhere than

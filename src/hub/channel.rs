@@ -264,7 +264,7 @@ impl Hub {
             }
         }
         let (Some(order), [RoomKey::Named(room)]) = (broadcast.order, &*target.rooms) else {
-            self.deliver(target, &packets, *flags);
+            self.deliver(target, &packets, *flags, false);
             return self.delivered(Some(broadcast.published));
         };
         let name = (target.namespace.clone(), room.clone());
@@ -303,8 +303,12 @@ impl Hub {
             rooms: vec![RoomKey::Named(name.1.clone())],
             except: Vec::new(),
         };
+        let is_ordered = self.with(|state| {
+            let channel = state.channels.get(name);
+            channel.is_some_and(|channel| channel.order.is_some())
+        });
         for item in items {
-            self.deliver(&target, &item.packets, item.flags);
+            self.deliver(&target, &item.packets, item.flags, is_ordered);
             self.delivered(item.published);
         }
     }
@@ -318,8 +322,8 @@ impl Hub {
     }
 
     /// Sends packets to those of our own sockets that a target means.
-    fn deliver(&self, target: &Target, packets: &[Encoded], flags: Flags) {
-        let engine = self.engine();
+    fn deliver(&self, target: &Target, packets: &[Encoded], flags: Flags, is_numbered: bool) {
+        let (engine, bytes_max) = (self.engine(), self.options().outbox_bytes_max);
         let (keys, late) = self.with(|state| {
             // Kept from one delivery to the next, so that a fan-out allocates nothing.
             let mut keys = std::mem::take(&mut state.scratch);
@@ -328,9 +332,10 @@ impl Hub {
             rooms.select(target, &mut keys);
             if rooms.has_gates() {
                 keys.retain(|key| {
-                    let held = rooms.hold(target, *key, packets);
+                    // What a replay puts into the outbox has to fit beside what is held.
+                    let held = rooms.hold(target, *key, packets, is_numbered, bytes_max / 2);
                     let bytes = held.map(|held| held + engine.outbox_bytes(*key));
-                    if bytes.is_some_and(|bytes| bytes > self.options().outbox_bytes_max) {
+                    if bytes.is_some_and(|bytes| bytes > bytes_max) {
                         late.push(*key);
                     }
                     held.is_none()
@@ -395,10 +400,26 @@ impl Hub {
             waits.await;
         }
         self.with(|state| {
-            state.rooms.clear_gate(gate.0, gate.1);
             let channel = state.channels.get(&name)?;
-            channel.order.as_ref()?.delivered()
+            let delivered = channel.order.as_ref()?.delivered()?;
+            state.rooms.pass_gate(gate.0, gate.1);
+            Some(delivered)
         })
+    }
+
+    /// The last number delivered, if a gate has forgotten numbers up to it. From then on it holds again.
+    pub(super) fn forgotten(&self, name: &RoomName, gate: (Key, u64)) -> Option<u64> {
+        let delivered = self.with(|state| {
+            if !state.rooms.has_forgotten(gate.0, gate.1) {
+                return None;
+            }
+            let channel = state.channels.get(name)?;
+            let delivered = channel.order.as_ref()?.delivered()?;
+            state.rooms.pass_gate(gate.0, gate.1);
+            Some(delivered)
+        })?;
+        self.metrics().bounds.increment("replay_held");
+        Some(delivered)
     }
 
     /// After a change of a room's order: sets its deadline, repairs what is due, and tells who waited.

@@ -440,9 +440,13 @@ impl Hub {
     }
 
     fn open_gate(&self, key: Key, number: u64) {
-        let held = self.with(|state| state.rooms.open_gate(key, number));
-        if !held.is_empty() {
-            self.engine().send(key, &held);
+        let opened = self.with(|state| state.rooms.open_gate(key, number));
+        if opened.has_forgotten {
+            // Nobody has read it again: the client comes back for it.
+            return self.engine().close(key, CloseReason::SlowConsumer);
+        }
+        if !opened.packets.is_empty() {
+            self.engine().send(key, &opened.packets);
         }
     }
 

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use super::SocketId;
 use super::broadcast::{RoomKey, Target};
 use crate::engine::Key;
+use crate::planted::{self, Defect};
 use crate::sorted::SortedSet;
 use crate::wire::Text;
 use crate::wire::engine_io::Encoded;
@@ -48,8 +49,31 @@ struct Seat {
 struct Gate {
     namespace: Text,
     room: Text,
-    held: Vec<Encoded>,
+    held: Vec<HeldBack>,
     bytes: usize,
+    /// Numbered packets were forgotten, and are not held until somebody takes note of it.
+    has_forgotten: bool,
+}
+
+#[derive(Debug)]
+struct HeldBack {
+    packet: Encoded,
+    /// It is a part of the room's order, and can be read again.
+    is_numbered: bool,
+}
+
+impl HeldBack {
+    fn bytes(&self) -> usize {
+        self.packet.frame().len() + PACKET_OVERHEAD
+    }
+}
+
+/// What an opened gate had held back.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    pub(super) packets: Vec<Encoded>,
+    /// Numbered packets are missing.
+    pub(super) has_forgotten: bool,
 }
 
 /// What a join changed.
@@ -223,23 +247,38 @@ impl Rooms {
             room: room.clone(),
             held: Vec::new(),
             bytes: 0,
+            has_forgotten: false,
         };
-        self.gates.insert((key, self.gate_count), gate);
+        if !planted::has(Defect::LiveBeforeReplay) {
+            self.gates.insert((key, self.gate_count), gate);
+        }
         self.gate_count
     }
 
     /// Opens a gate. Returns what was held back.
-    pub(super) fn open_gate(&mut self, key: Key, number: u64) -> Vec<Encoded> {
-        let gate = self.gates.remove(&(key, number));
-        gate.map_or_else(Vec::new, |gate| gate.held)
+    pub(super) fn open_gate(&mut self, key: Key, number: u64) -> Opened {
+        let Some(gate) = self.gates.remove(&(key, number)) else {
+            return Opened::default();
+        };
+        Opened {
+            packets: gate.held.into_iter().map(|held| held.packet).collect(),
+            has_forgotten: gate.has_forgotten,
+        }
     }
 
-    /// Forgets what a gate has held back.
-    pub(super) fn clear_gate(&mut self, key: Key, number: u64) {
+    /// All numbered packets until now will be read from elsewhere: forgets those that a gate has held,
+    /// and holds what follows.
+    pub(super) fn pass_gate(&mut self, key: Key, number: u64) {
         if let Some(gate) = self.gates.get_mut(&(key, number)) {
-            gate.held.clear();
-            gate.bytes = 0;
+            gate.forget_numbered();
+            gate.has_forgotten = false;
         }
+    }
+
+    /// Whether numbered packets that a gate should have held were forgotten.
+    pub(super) fn has_forgotten(&self, key: Key, number: u64) -> bool {
+        let gate = self.gates.get(&(key, number));
+        gate.is_some_and(|gate| gate.has_forgotten)
     }
 
     /// Whether anything is held back for anybody.
@@ -247,18 +286,48 @@ impl Rooms {
         !self.gates.is_empty()
     }
 
-    /// Holds packets back if a gate of the socket says so. `Some`: held, and so many bytes are.
-    pub(super) fn hold(&mut self, target: &Target, key: Key, packets: &[Encoded]) -> Option<usize> {
+    /// Holds packets back if a gate of the socket says so. Above `bytes_max` the numbered ones are
+    /// forgotten, because they can be read again. `Some`: so many bytes are held now.
+    pub(super) fn hold(
+        &mut self,
+        target: &Target,
+        key: Key,
+        packets: &[Encoded],
+        is_numbered: bool,
+        bytes_max: usize,
+    ) -> Option<usize> {
         let mut gates = self.gates.range_mut((key, 0)..=(key, u64::MAX));
         let (_, gate) = gates.find(|(_, gate)| {
             let is_room =
                 |room: &RoomKey| matches!(room, RoomKey::Named(name) if *name == gate.room);
             gate.namespace == target.namespace && target.rooms.iter().any(is_room)
         })?;
-        let bytes = packets.iter().map(|packet| packet.frame().len());
-        gate.bytes += bytes.map(|bytes| bytes + PACKET_OVERHEAD).sum::<usize>();
-        gate.held.extend_from_slice(packets);
+        if is_numbered && gate.has_forgotten {
+            return Some(gate.bytes);
+        }
+        for packet in packets {
+            let packet = packet.clone();
+            let held = HeldBack {
+                packet,
+                is_numbered,
+            };
+            gate.bytes += held.bytes();
+            gate.held.push(held);
+        }
+        if gate.bytes > bytes_max {
+            gate.has_forgotten |= gate.forget_numbered();
+        }
         Some(gate.bytes)
+    }
+}
+
+impl Gate {
+    /// Whether there were any.
+    fn forget_numbered(&mut self) -> bool {
+        let before = self.held.len();
+        self.held.retain(|held| !held.is_numbered);
+        self.bytes = self.held.iter().map(HeldBack::bytes).sum();
+        self.held.len() < before
     }
 }
 
@@ -414,14 +483,45 @@ mod tests {
             except: vec![],
         };
         let packets = std::slice::from_ref(&packet);
-        assert_eq!(rooms.hold(&target("b"), key(1), packets), None);
-        assert_eq!(rooms.hold(&target("a"), key(2), packets), None);
-        assert_eq!(rooms.hold(&target("a"), key(1), packets), Some(4 + 64));
+        let hold = |rooms: &mut Rooms, room: &str, of: u32| {
+            rooms.hold(&target(room), key(of), packets, true, 1_000)
+        };
+        assert_eq!(hold(&mut rooms, "b", 1), None);
+        assert_eq!(hold(&mut rooms, "a", 2), None);
+        assert_eq!(hold(&mut rooms, "a", 1), Some(4 + 64));
+        assert_eq!(hold(&mut rooms, "a", 1), Some(2 * (4 + 64)));
+        let opened = rooms.open_gate(key(1), number);
+        assert_eq!((opened.packets.len(), opened.has_forgotten), (2, false));
+        assert_eq!(hold(&mut rooms, "a", 1), None);
+    }
+
+    #[test]
+    fn a_full_gate_forgets_what_can_be_read_again() {
+        let mut rooms = rooms(&[(1, "a")]);
+        let number = rooms.shut_gate(&NAMESPACE.into(), key(1), &"a".into());
+        let target = Target {
+            namespace: NAMESPACE.into(),
+            rooms: vec![named("a")],
+            except: vec![],
+        };
+        let packet = Encoded::text('4', "x");
+        let hold = |rooms: &mut Rooms, is_numbered| {
+            let packets = std::slice::from_ref(&packet);
+            rooms.hold(&target, key(1), packets, is_numbered, 3 * 68)
+        };
+        let waiting =
+            [true, false, true, true, true, false].map(|is_numbered| hold(&mut rooms, is_numbered));
         assert_eq!(
-            rooms.hold(&target("a"), key(1), packets),
-            Some(2 * (4 + 64))
+            waiting,
+            [1, 2, 3, 1, 1, 2].map(|packets| Some(packets * 68))
         );
-        assert_eq!(rooms.open_gate(key(1), number).len(), 2);
-        assert_eq!(rooms.hold(&target("a"), key(1), packets), None);
+        assert!(rooms.has_forgotten(key(1), number));
+        rooms.pass_gate(key(1), number);
+        assert!(!rooms.has_forgotten(key(1), number));
+        assert_eq!(hold(&mut rooms, true), Some(3 * 68));
+        rooms.pass_gate(key(1), number);
+        assert_eq!(hold(&mut rooms, true), Some(3 * 68));
+        let opened = rooms.open_gate(key(1), number);
+        assert_eq!((opened.packets.len(), opened.has_forgotten), (3, false));
     }
 }

@@ -58,7 +58,10 @@ pub struct Joined {
 }
 
 /// Holds back what a room sends to a socket, so that the application can first emit what the socket
-/// missed. What is held back counts as unsent output. Dropping it finishes it.
+/// missed. Dropping it finishes it.
+///
+/// What is held back counts as unsent output. Of that, numbered broadcasts may take half of what a
+/// connection may leave unread; when there are more they are forgotten, and [`Replay::missed`] tells it.
 #[must_use = "live messages wait until this is finished"]
 pub struct Replay {
     socket: Socket,
@@ -67,6 +70,12 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// The socket that it is for.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// The room is known to have a number that this shard has not delivered yet: waits until it has,
     /// or the store says that there is none, or has been silent for 5 s. What was held back until then
     /// is forgotten: it is up to the number returned, the newest delivered. `None`: it cannot be known.
@@ -76,6 +85,16 @@ impl Replay {
         let name = (socket.namespace().clone(), self.room.clone());
         hub.catch_up(name, head, (socket.key(), self.gate))
             .boxed_local()
+    }
+
+    /// Numbered broadcasts were too large to be held back: the newest number delivered. The application
+    /// emits them up to it, and asks again. `None`: none was forgotten. Who finishes without asking loses
+    /// the connection if some were.
+    #[must_use = "what was forgotten has to be emitted by the application"]
+    pub fn missed(&self) -> Option<u64> {
+        let (socket, hub) = (&self.socket, self.socket.hub());
+        let name = (socket.namespace().clone(), self.room.clone());
+        hub.forgotten(&name, (socket.key(), self.gate))
     }
 
     /// Lets go, behind all that was emitted to the socket before.

@@ -510,6 +510,25 @@ fn what_waits_behind_a_replay_is_bounded() {
 }
 
 #[test]
+fn numbered_messages_are_forgotten_behind_a_replay_and_who_does_not_ask_for_them_is_closed() {
+    let (shard, _) = with_store();
+    let (sender, key) = (shard.connected(), shard.connected());
+    shard.say(sender, r#"2["join","o"]"#);
+    shard.app.is_slow.set(true);
+    shard.say(key, r#"27["replay","o",0]"#);
+    let text = "x".repeat(5_000);
+    for _ in 0..40 {
+        shard.say(sender, &format!(r#"2["send","o","{text}"]"#));
+        shard.received(sender);
+    }
+    assert!(shard.is_open(key));
+    shard.app.is_slow.set(false);
+    shard.run();
+    assert!(!shard.is_open(key), "its application did not ask");
+    assert!(!shard.hub.with(|state| state.rooms.has_gates()));
+}
+
+#[test]
 fn rooms_leave_nothing_behind() {
     let shard = shard();
     let keys: Vec<Key> = (0..3).map(|_| shard.connected()).collect();
