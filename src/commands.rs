@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::auth::{self, AuthOptions, Claims, Keys, Verifier};
 use crate::config::args::{self, Bench, Command, Invocation};
-use crate::config::{Config, Database, Inputs, Vars, settings};
+use crate::config::{Config, Database, Inputs, Vars, files, settings};
 use crate::load;
 use crate::server::doctor::Report;
 use crate::server::{self, ServerError, demo, probe};
@@ -66,20 +66,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 
 /// Reads what [`Config::load`] is a function of.
 fn load(invocation: &Invocation) -> Result<Config, String> {
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| error.to_string());
     let file = match &invocation.config {
         Some(path) => {
-            let text = read(path)
+            let text = files::read(path)
                 .map_err(|error| format!("--config: cannot read {}: {error}", path.display()))?;
             Some(text)
         }
         None => None,
     };
-    let dotenv = match std::fs::read_to_string(".env") {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(format!(".env: cannot be read: {error}")),
-    };
+    let path = Path::new(".env");
+    // Whatever else is wrong with it is said.
+    let is_there = !matches!(path.try_exists(), Ok(false));
+    let dotenv = is_there.then(|| files::read(path)).transpose();
+    let dotenv = dotenv.map_err(|error| format!(".env: cannot be read: {error}"))?;
     // A variable that is no UTF-8 is none of ours.
     let env: Vars = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -89,7 +88,7 @@ fn load(invocation: &Invocation) -> Result<Config, String> {
         env: &env,
         dotenv: dotenv.as_deref(),
         file: file.as_deref(),
-        read: &read,
+        read: &files::read,
     })
     .map_err(|problems| problems.to_string())
 }

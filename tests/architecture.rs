@@ -44,6 +44,7 @@ const PURE: &[&str] = &[
     "chat/expiry.rs",
     "chat/member.rs",
     "chat/owed.rs",
+    "config/dotenv.rs",
     "config/live.rs",
     "config/mod.rs",
     "config/settings.rs",

@@ -5,6 +5,8 @@
 //! this one; `server` fills each module's own small options from it.
 
 pub mod args;
+mod dotenv;
+pub mod files;
 mod live;
 pub mod settings;
 mod sources;
@@ -20,8 +22,8 @@ use crate::bus::redis;
 use crate::net::Trust;
 use crate::store::postgres::Target;
 pub use live::Changes;
-use sources::{Found, parse_dotenv, parse_file, resolve};
-pub use sources::{Read, Vars};
+pub use sources::{FILE_BYTES_MAX, Read, Vars};
+use sources::{Found, fitting, parse_file, resolve};
 pub use values::{JwksFile, jwks_file};
 
 /// A text that is never shown.
@@ -195,12 +197,12 @@ impl Config {
     /// Puts the sources together and checks every value.
     pub fn load(inputs: &Inputs<'_>) -> Result<Self, Problems> {
         let mut problems = Vec::new();
-        let dotenv = inputs
-            .dotenv
-            .map_or_else(Vars::new, |text| parse_dotenv(text, &mut problems));
-        let file = inputs
-            .file
-            .map_or_else(Vars::new, |text| parse_file(text, &mut problems));
+        let dotenv = fitting(".env", inputs.dotenv, &mut problems)
+            .map(|text| dotenv::parse(text, inputs.env, &mut problems))
+            .unwrap_or_default();
+        let file = fitting("--config", inputs.file, &mut problems)
+            .map(|text| parse_file(text, &mut problems))
+            .unwrap_or_default();
         let layers = [
             ("flag", inputs.flags),
             ("environment", inputs.env),

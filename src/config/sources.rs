@@ -9,6 +9,12 @@ use std::path::Path;
 use super::Problem;
 use super::settings::{SETTINGS, find};
 
+/// Bytes of `.env`, of the file of settings, and of a file that holds one secret. The `toml` crate takes up to
+/// a hundred times its text while it reads.
+pub const FILE_BYTES_MAX: usize = 64 << 10;
+/// Mistakes from which on a file is not read further.
+pub(super) const PROBLEMS_MAX: usize = 100;
+
 /// Reads a whole file; the error says why not.
 pub type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
 
@@ -44,7 +50,7 @@ pub(super) fn resolve(
                     break;
                 }
                 (Some(value), None) => value.to_owned(),
-                (None, Some(path)) => match read(Path::new(path)) {
+                (None, Some(path)) => match read(Path::new(path)).and_then(checked) {
                     Ok(content) => content.trim_end_matches(['\r', '\n']).to_owned(),
                     Err(error) => {
                         let key = format!("{}_FILE", setting.name);
@@ -60,25 +66,32 @@ pub(super) fn resolve(
     found
 }
 
+/// A file's text, if it is no longer than any that is meant.
+pub(super) fn fitting<'a>(
+    name: &str,
+    text: Option<&'a str>,
+    problems: &mut Vec<Problem>,
+) -> Option<&'a str> {
+    match checked(text?) {
+        Ok(text) => Some(text),
+        Err(error) => {
+            problems.push(Problem::new(name, error));
+            None
+        }
+    }
+}
+
+fn checked<T: AsRef<str>>(text: T) -> Result<T, String> {
+    if text.as_ref().len() > FILE_BYTES_MAX {
+        return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
+    }
+    Ok(text)
+}
+
 fn present<'a>(vars: &'a Vars, name: &str) -> Option<&'a str> {
     vars.get(name)
         .map(String::as_str)
         .filter(|value| !value.is_empty())
-}
-
-/// Reads `.env`: `NAME=value` a line. Names that are no settings belong to somebody else.
-pub(super) fn parse_dotenv(text: &str, problems: &mut Vec<Problem>) -> Vars {
-    let mut vars = Vars::new();
-    for line in dotenvy::from_read_iter(text.as_bytes()) {
-        match line {
-            Ok((name, value)) => {
-                vars.insert(name, value);
-            }
-            // The error would quote the line, which may hold a secret.
-            Err(_) => problems.push(Problem::new(".env", "a line is not NAME=value")),
-        }
-    }
-    vars
 }
 
 /// Reads the TOML file into the names of the environment. A key that is no setting is refused.
@@ -96,6 +109,9 @@ pub(super) fn parse_file(text: &str, problems: &mut Vec<Problem>) -> Vars {
     };
     let mut vars = Vars::new();
     for (key, value) in table {
+        if problems.len() >= PROBLEMS_MAX {
+            break;
+        }
         match (key.as_str(), value) {
             ("listen", toml::Value::Table(listen)) => {
                 for (key, value) in listen {

@@ -24,6 +24,7 @@ fn load(
         read: &|path| match path.to_str() {
             Some("/run/secret") => Ok(format!("{SECRET}\n")),
             Some("/run/keys") => Ok(KEYS.to_owned()),
+            Some("/run/long") => Ok("x".repeat(FILE_BYTES_MAX + 1)),
             Some("/run/none-of-use") => Ok(KEYS.replace("Ed25519", "X25519")),
             _ => Err("no such file".to_owned()),
         },
@@ -88,6 +89,26 @@ fn the_sources_have_an_order() {
     assert_eq!(config.drain, Duration::from_secs(3));
     // An empty variable is absent, so the file's value holds.
     assert_eq!(&*config.room_prefix, "f");
+}
+
+#[test]
+fn a_file_that_is_too_long_is_not_read() {
+    let most = "#".repeat(FILE_BYTES_MAX);
+    let more = format!("{most}#");
+    let key = [("JWT_SECRET", SECRET)];
+    load(&[], &key, Some(&most), Some(&most)).expect("that long they may be");
+    let keys = load(&[], &key, Some(&more), Some(&more)).expect_err("longer they may not");
+    assert_eq!(keys, [".env", "--config"]);
+    let named = [("JWT_SECRET_FILE", "/run/long")];
+    assert_eq!(env(&named).expect_err("nor a secret"), ["JWT_SECRET_FILE"]);
+}
+
+#[test]
+fn of_a_file_full_of_mistakes_a_hundred_are_named() {
+    let key = [("JWT_SECRET", SECRET)];
+    let lines: Vec<_> = (0..300).map(|n| format!("unknown_{n} = 1\n")).collect();
+    let keys = load(&[], &key, None, Some(&lines.concat())).expect_err("they are unknown");
+    assert_eq!(keys.len(), 100);
 }
 
 #[test]

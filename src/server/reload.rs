@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::live::{Current, Live};
 use crate::commands::auth_options;
-use crate::config::{Config, JwksFile, jwks_file};
+use crate::config::{Config, JwksFile, files, jwks_file};
 use crate::log;
 use crate::metrics::RELOADS;
 
@@ -153,8 +153,7 @@ impl Reloader {
         let Some(old) = &self.config.jwt_jwks else {
             return true;
         };
-        let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| error.to_string());
-        let file = match jwks_file(&old.path, &read) {
+        let file = match jwks_file(&old.path, &files::read) {
             Ok(file) => file,
             Err(problem) => {
                 tracing::error!(problem, "JWT_JWKS_FILE is wrong: the old keys stay");

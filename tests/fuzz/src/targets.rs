@@ -1,7 +1,7 @@
 //! What is fed with bytes of strangers, and what must hold for any bytes: nothing panics, any split of them
 //! gives the same result, what was decoded is decoded from its encoding again, and memory stays within four
 //! times the input; where a tree of values or a list of names is built from few bytes each, from a side that
-//! is trusted, within [`TREE_TIMES`].
+//! is trusted, within [`TREE_TIMES`]; and settings within [`SETTINGS_BYTES`], since their files are short.
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use project_yum::auth::jwks;
 use project_yum::auth::{AuthOptions, Keys, Verifier, bearer};
-use project_yum::config::{Config, Inputs};
+use project_yum::config::{Config, FILE_BYTES_MAX, Inputs};
 use project_yum::wire::adapter;
 use project_yum::wire::http::{Body, BodyDecoder, Framing, HeadReader, HttpError};
 use project_yum::wire::resp::Replies;
@@ -21,7 +21,7 @@ use super::memory::peak;
 /// What any decoder may take beside four times its input: tables and first capacities.
 const MEMORY_BASE: usize = 4_096;
 /// How many times its text a tree of values may take: the replies of our own Redis, what our own servers
-/// publish there, and our own settings. A value of three bytes is a node of some fifty there, a name a
+/// publish there, and our own public keys. A value of three bytes is a node of some fifty there, a name a
 /// handle of 32, and a table of one entry has room for eleven.
 const TREE_TIMES: usize = 64;
 /// Bytes of one body, message or reply.
@@ -313,11 +313,11 @@ pub fn jwt(data: &[u8]) {
     let _ = bounded_by(TREE_TIMES, data.len(), || jwks::parse(text).is_ok());
 }
 
-/// The names and defaults of all settings, which no input makes more.
-const SETTINGS_BYTES: usize = 4_096;
-/// How many times its text a file of settings may take: the parser of the `toml` crate notes every error,
-/// and one may be a single byte (99 times was measured). The file is our own, and read once.
-const SETTINGS_TIMES: usize = 256;
+/// What reading the settings may take, whatever is in their files and however long they are. The parser of the
+/// `toml` crate takes the most: up to a hundred times its text, which is [`FILE_BYTES_MAX`] at most.
+const SETTINGS_BYTES: usize = 8 << 20;
+/// Inputs up to here are also looked at repeated, up to the greatest length of a file.
+const REPEATED_BYTES_MAX: usize = 32;
 
 /// A file of settings and a `.env`, split at the first byte 0xff.
 pub fn configuration(data: &[u8]) {
@@ -328,6 +328,14 @@ pub fn configuration(data: &[u8]) {
     let (Ok(file), Ok(dotenv)) = (std::str::from_utf8(file), std::str::from_utf8(dotenv)) else {
         return;
     };
+    load(file, dotenv);
+    if data.len() <= REPEATED_BYTES_MAX {
+        let repeated = |text: &str| text.repeat(FILE_BYTES_MAX / text.len().max(1));
+        load(&repeated(file), &repeated(dotenv));
+    }
+}
+
+fn load(file: &str, dotenv: &str) {
     let nothing = BTreeMap::new();
     let read = |_: &std::path::Path| Err("there are no files".to_owned());
     let inputs = Inputs {
@@ -337,8 +345,8 @@ pub fn configuration(data: &[u8]) {
         file: Some(file),
         read: &read,
     };
-    let bytes = data.len() + SETTINGS_BYTES;
-    let loaded = bounded_by(SETTINGS_TIMES, bytes, || Config::load(&inputs));
+    let bytes = file.len() + dotenv.len();
+    let loaded = within(SETTINGS_BYTES, bytes, || Config::load(&inputs));
     if let Err(problems) = loaded {
         assert!(!problems.0.is_empty(), "refused without a reason");
     }
