@@ -11,6 +11,8 @@ use crate::table::number;
 
 /// Deliveries a second of the paced loads: the same for all sizes, and far below saturation.
 const DELIVERIES_PER_SECOND: f64 = 20_000.0;
+/// Connections over which rooms of two members are spread: 500 rooms each when there are 100,000.
+const SPREAD: usize = 400;
 
 /// Prints the curves.
 pub(crate) fn measure(services: &Services, quick: bool) {
@@ -37,8 +39,8 @@ pub(crate) fn measure(services: &Services, quick: bool) {
         );
     }
     for shards in [1, 2] {
-        for members in [10, 100, 1_000, 10_000] {
-            let scenario = paced(1, members, period);
+        for members in [2, 10, 100, 1_000, 10_000] {
+            let scenario = paced(1, members, None, period);
             show(
                 services,
                 "members of one room",
@@ -49,10 +51,21 @@ pub(crate) fn measure(services: &Services, quick: bool) {
             );
         }
         for rooms in [10, 100, 1_000, 9_000] {
-            let scenario = paced(rooms, 2, period);
+            let scenario = paced(rooms, 2, None, period);
             show(
                 services,
-                "rooms of 2 members",
+                "rooms of 2 members, a connection each",
+                rooms,
+                shards,
+                &scenario,
+                delivery,
+            );
+        }
+        for rooms in [1_000, 10_000, 100_000] {
+            let scenario = paced(rooms, 2, Some(SPREAD), period);
+            show(
+                services,
+                "rooms of 2 members over 400 connections",
                 rooms,
                 shards,
                 &scenario,
@@ -84,11 +97,12 @@ pub(crate) fn measure(services: &Services, quick: bool) {
 }
 
 /// Messages at a rate that gives the same deliveries for each size.
-fn paced(rooms: usize, members: usize, period: Duration) -> Scenario {
+fn paced(rooms: usize, members: usize, connections: Option<usize>, period: Duration) -> Scenario {
     let members_count = u32::try_from(members).unwrap_or(u32::MAX);
     Scenario::Messages {
         rooms,
         members,
+        connections,
         pace: Pace::Rate(DELIVERIES_PER_SECOND / f64::from(members_count)),
         period,
     }

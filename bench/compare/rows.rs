@@ -113,6 +113,7 @@ pub(crate) fn rows(quick: bool) -> Vec<Row> {
     let messages = |rooms, members, pace| Scenario::Messages {
         rooms,
         members,
+        connections: None,
         pace,
         period: seconds(10, 4),
     };

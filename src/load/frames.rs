@@ -3,7 +3,8 @@
 //! Client frames must be masked (RFC 6455 section 5.3); the mask here is zero, so that a number in a
 //! frame can be changed where it stands.
 
-/// Digits of a message's number.
+/// Digits of a sender, and of a message's number.
+const SENDER_DIGITS: usize = 6;
 const DIGITS: usize = 10;
 /// What a message's content begins with; its sender and number follow.
 const MARK: &[u8] = br#""content":"@"#;
@@ -75,13 +76,14 @@ impl Message {
         } else {
             String::new()
         };
-        let head = format!("@{sender:04}.{zeros}.");
+        let head = format!("@{sender:0SENDER_DIGITS$}.{zeros}.");
         let fill = "x".repeat(bytes.saturating_sub(head.len()));
         let payload =
             format!(r#"42{id}["sendMessage",{{"roomId":"{room}","content":"{head}{fill}"}}]"#);
         let frame = text(payload.as_bytes());
         let start = frame.len() - payload.len();
-        let number = start + payload.find('@').expect("the head has its mark") + 6;
+        let mark = payload.find('@').expect("the head has its mark");
+        let number = start + mark + 1 + SENDER_DIGITS + 1;
         Self {
             frame,
             number,
@@ -113,7 +115,8 @@ impl Finder {
             self.0 = payload.windows(MARK.len()).position(|w| w == MARK)?;
         }
         let rest = &payload[self.0 + MARK.len()..];
-        Some((number(rest.get(..4)?)? as usize, number(rest.get(5..15)?)?))
+        let (sender, rest) = rest.split_at_checked(SENDER_DIGITS)?;
+        Some((number(sender)? as usize, number(rest.get(1..=DIGITS)?)?))
     }
 }
 

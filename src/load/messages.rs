@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::frames::{Finder, Message};
 use super::ledger::Ledger;
+use super::seats::Seats;
 use super::swarm::Heard;
 use super::{Load, LoadError, PATIENCE, Pace, Report, Samples, server};
 
@@ -11,16 +12,17 @@ use super::{Load, LoadError, PATIENCE, Pace, Report, Samples, server};
 pub(super) const CONTENT_BYTES: usize = 100;
 /// Load before the measured period.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// Scheduled moments of so many messages are remembered.
+/// Scheduled moments of so many messages are remembered, and of so many of each room at least.
 const MOMENTS: usize = 1 << 16;
+const MOMENTS_LEAST: usize = 16;
 
 /// What is counted while messages are on their way.
 struct Count {
     ledger: Ledger,
     finder: Finder,
-    /// By connection: which receiver it is.
-    receivers: Vec<usize>,
-    members: usize,
+    /// By connection: whose it is.
+    users: Vec<usize>,
+    seats: Seats,
     delivered: u64,
     samples: Samples,
     measuring: bool,
@@ -28,16 +30,17 @@ struct Count {
 }
 
 impl Count {
-    fn new(numbers: &[usize], members: usize, senders: usize) -> Self {
-        let mut receivers = vec![0; numbers.iter().max().map_or(0, |most| most + 1)];
-        for (receiver, number) in numbers.iter().enumerate() {
-            receivers[*number] = receiver;
+    /// `numbers`: the connections of the users. `senders`: of each room.
+    fn new(numbers: &[usize], seats: Seats, senders: usize) -> Self {
+        let mut users = vec![0; numbers.iter().max().map_or(0, |most| most + 1)];
+        for (user, number) in numbers.iter().enumerate() {
+            users[*number] = user;
         }
         Self {
-            ledger: Ledger::new(numbers.len(), senders),
+            ledger: Ledger::new(seats.rooms * seats.members, senders),
             finder: Finder::default(),
-            receivers,
-            members,
+            users,
+            seats,
             delivered: 0,
             samples: Samples::default(),
             measuring: false,
@@ -50,10 +53,16 @@ impl Count {
         match heard {
             Heard::Text(text) => {
                 let (sender, message) = self.finder.find(text)?;
-                let receiver = self.receivers[number];
+                let members = self.seats.members;
+                let (room, sender) = (sender / members, sender % members);
+                let Some(member) = self.seats.member(room, self.users[number]) else {
+                    self.failure = Some("delivered to a stranger".to_owned());
+                    return None;
+                };
+                let receiver = room * members + member;
                 let owed = self.ledger.receive(receiver, sender, message);
                 self.delivered += u64::from(owed);
-                owed.then_some((receiver / self.members, message))
+                owed.then_some((room, message))
             }
             Heard::Closed => {
                 self.failure = Some("closed a connection".to_owned());
@@ -90,19 +99,22 @@ fn room_of(room: usize) -> String {
 impl Load<'_> {
     pub(super) fn messages(
         &mut self,
-        (rooms, members): (usize, usize),
+        seats: Seats,
         pace: Pace,
         period: Duration,
     ) -> Result<Report, LoadError> {
-        let numbers = self.sockets(rooms * members, |user| vec![room_of(user / members)])?;
+        let Seats { rooms, members, .. } = seats;
+        let rooms_by_user = seats.rooms_by_user();
+        let rooms_of = |user: usize| rooms_by_user[user].iter().copied().map(room_of).collect();
+        let numbers = self.sockets(seats.users, rooms_of)?;
         self.rest(WARM_UP)?;
-        let mut count = Count::new(&numbers, members, 1);
+        let mut count = Count::new(&numbers, seats, 1);
         let now = Instant::now();
-        let moments = (MOMENTS / rooms).max(256);
+        let moments = (MOMENTS / rooms).max(MOMENTS_LEAST);
         let mut senders: Vec<Sender> = (0..rooms)
             .map(|room| Sender {
-                number: numbers[room * members],
-                message: Message::new(&room_of(room), 0, CONTENT_BYTES, false),
+                number: numbers[seats.user(room, 0)],
+                message: Message::new(&room_of(room), room * members, CONTENT_BYTES, false),
                 sent: 0,
                 delivered: 0,
                 moments: vec![now; moments],
@@ -214,15 +226,11 @@ impl Load<'_> {
     ) -> Result<Report, LoadError> {
         let total = rooms * members;
         let numbers = self.sockets(total, |user| vec![room_of(user / members)])?;
-        let mut count = Count::new(&numbers, members, members);
+        let mut count = Count::new(&numbers, Seats::new(rooms, members, None), members);
         let mut messages: Vec<Message> = (0..total)
             .map(|user| {
-                Message::new(
-                    &room_of(user / members),
-                    user % members,
-                    CONTENT_BYTES,
-                    true,
-                )
+                let room = room_of(user / members);
+                Message::new(&room, user, CONTENT_BYTES, true)
             })
             .collect();
         let mut sent = vec![(0_u32, Instant::now()); total];
@@ -263,7 +271,7 @@ impl Load<'_> {
                     if let Heard::Text(text) = heard
                         && text.starts_with(b"43")
                     {
-                        let user = count.receivers[number];
+                        let user = count.users[number];
                         if !text.windows(9).any(|w| w == br#""ok":true"#) {
                             count.failure = Some(String::from_utf8_lossy(text).into_owned());
                         }

@@ -19,6 +19,7 @@ mod messages;
 pub mod named;
 mod polling;
 mod requests;
+mod seats;
 mod swarm;
 
 use std::io;
@@ -29,6 +30,7 @@ pub use figures::{Process, Report, Samples};
 pub use ledger::Faults;
 
 use crate::auth::{self, AuthError, AuthOptions, Claims};
+use seats::Seats;
 use swarm::Swarm;
 
 /// What is driven, and what is known of it.
@@ -69,6 +71,9 @@ pub enum Scenario {
         rooms: usize,
         /// Members of each, the sender included.
         members: usize,
+        /// Over how many connections the members are spread, each in several rooms. `None`: every member
+        /// has a connection of its own.
+        connections: Option<usize>,
         /// How they are sent.
         pace: Pace,
         /// How long.
@@ -166,9 +171,10 @@ pub fn run(target: &Target, scenario: &Scenario) -> Result<Report, LoadError> {
         Scenario::Messages {
             rooms,
             members,
+            connections,
             pace,
             period,
-        } => load.messages((rooms, members), pace, period),
+        } => load.messages(Seats::new(rooms, members, connections), pace, period),
         Scenario::Stored {
             rooms,
             members,

@@ -47,6 +47,9 @@ pub fn scenario(name: &str, numbers: &BTreeMap<String, u64>) -> Option<Scenario>
         Scenario::Messages {
             rooms: number("rooms", rooms),
             members: number("members", members),
+            connections: numbers
+                .get("connections")
+                .and_then(|n| usize::try_from(*n).ok()),
             pace: rate.unwrap_or(Pace::Window(window)),
             period: period(5),
         }
