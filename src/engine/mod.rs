@@ -375,7 +375,8 @@ impl Engine {
         match step {
             None => Outcome::Closed,
             Some(Step::Done(outcome)) => {
-                if outcome == Outcome::Upgraded {
+                // One that is closing was counted out as it was.
+                if outcome == Outcome::Upgraded && self.is_open(key) {
                     self.count(|metrics| {
                         metrics.sessions_polling.decrement(1.0);
                         metrics.sessions_websocket.increment(1.0);

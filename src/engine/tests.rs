@@ -545,6 +545,35 @@ fn a_client_that_polls_on_during_its_upgrade_hears_of_our_close() {
     assert_eq!(world.engine.transport(key), None);
 }
 
+/// One that is closing was counted out already, as the session of a poller that it was.
+#[test]
+fn who_goes_over_while_closing_is_not_counted_again() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        let world = World::new();
+        world.engine.set_metrics(Rc::new(Metrics::new(0)));
+        for closes_first in [false, true] {
+            let key = world.open(Transport::Polling);
+            world.engine.begin_probe(key).expect("the probe is let in");
+            world.receive(key, Transport::WebSocket, "2probe");
+            if closes_first {
+                world.engine.close(key, CloseReason::ForcedClose);
+            }
+            let outcome = world.receive(key, Transport::WebSocket, "5");
+            assert_eq!(outcome, Outcome::Upgraded);
+            world.engine.close(key, CloseReason::TransportClose);
+            world.engine.detach(key);
+        }
+    });
+    let rendered = recorder.handle().render();
+    let open = rendered
+        .lines()
+        .filter(|line| line.starts_with("yum_sessions{"));
+    let open: Vec<_> = open.collect();
+    assert_eq!(open.len(), 2, "{rendered}");
+    assert!(open.iter().all(|line| line.ends_with(" 0")), "{open:?}");
+}
+
 #[test]
 fn our_close_ends_a_probe_that_was_not_answered() {
     let (world, key) = World::opened(Transport::Polling);
