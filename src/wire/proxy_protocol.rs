@@ -42,14 +42,29 @@ pub fn decode(input: &[u8]) -> Result<Option<Header>, NoHeader> {
             _ => None,
         }
     } else {
-        let header = v1::Header::try_from(header).map_err(|_| NoHeader)?;
-        match header.addresses {
+        match version_1(header)? {
             v1::Addresses::Tcp4(ip) => Some(ip.source_address.into()),
             v1::Addresses::Tcp6(ip) => Some(ip.source_address.into()),
             v1::Addresses::Unknown => None,
         }
     };
     Ok(Some(Header { source, length }))
+}
+
+/// The addresses of a line of version 1.
+fn version_1(line: &[u8]) -> Result<v1::Addresses, NoHeader> {
+    // What stands behind this word is to be ignored, whatever it is: the library counts words.
+    if let Some(rest) = line.strip_prefix(b"PROXY UNKNOWN")
+        && (rest == b"\r\n" || (rest.starts_with(b" ") && rest.ends_with(b"\r\n")))
+    {
+        return Ok(v1::Addresses::Unknown);
+    }
+    // The library takes a sign for part of a port.
+    if line.contains(&b'+') {
+        return Err(NoHeader);
+    }
+    let header = v1::Header::try_from(line).map_err(|_| NoHeader)?;
+    Ok(header.addresses)
 }
 
 /// How long the header is, once that can be told and all of it is there.
@@ -114,16 +129,27 @@ mod tests {
         );
         check(b"PROXY UNKNOWN\r\n", Ok(None));
         check(b"PROXY UNKNOWN any thing at all\r\n", Ok(None));
+        check(b"PROXY UNKNOWN \xff +1 2 3 4 5 6 7 8\r\n", Ok(None));
         for wrong in [
             "PROXY TCP4 ::1 ::1 5 80\r\n",
             "PROXY TCP6 192.0.2.7 10.0.0.1 5 80\r\n",
             "PROXY TCP4 192.0.2.7 10.0.0.1 5\r\n",
             "PROXY TCP4 192.0.2.7 10.0.0.1 5 80 9\r\n",
             "PROXY TCP4 192.0.2.7 10.0.0.1 5 65536\r\n",
+            "PROXY TCP4 192.0.2.7 10.0.0.1 +5 80\r\n",
+            "PROXY TCP6 2001:db8::7 ::1 5 +80\r\n",
+            "PROXY TCP4 192.0.2.7 10.0.0.1 05 80\r\n",
+            "PROXY TCP4 192.0.2.007 10.0.0.1 5 80\r\n",
+            "PROXY  TCP4 192.0.2.7 10.0.0.1 5 80\r\n",
+            "PROXY TCP4 192.0.2.7 10.0.0.1 5 80 \r\n",
+            "PROXY TCP4 192.0.2.7 10.0.0.1 5\r 80\r\n",
             "PROXY TCP4 192.0.2.7 10.0.0.1 5 80\n",
             "PROXY TCP4 300.0.2.7 10.0.0.1 5 80\r\n",
             "PROXY UDP4 192.0.2.7 10.0.0.1 5 80\r\n",
             "PROXY\r\n",
+            "PROXY UNKNOWNX\r\n",
+            "PROXY UNKNOWN\rx\r\n",
+            "PROXY UNKNOWN x\n",
             "proxy TCP4 192.0.2.7 10.0.0.1 5 80\r\n",
             "GET / HTTP/1.1\r\n",
             "PROXYTCP4 192.0.2.7 10.0.0.1 5 80\r\n",
