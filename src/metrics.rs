@@ -286,6 +286,7 @@ const BOUNDS_MET: &[&str] = &[
     "refusals",
     "replay",
     "replay_held",
+    "turn",
     "write_time",
 ];
 

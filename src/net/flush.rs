@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use super::ring::{self, Ring};
-use super::{Connection, Mount, Shard};
+use super::{Connection, Mount, Shard, turns};
 use crate::engine::{Engine, Key, Transport};
 
 /// Frames that one send takes at most.
@@ -79,6 +79,8 @@ pub(super) struct Port {
     failed: Cell<bool>,
     /// The driver reads nothing, because the handler asked for a pause.
     parked: Cell<bool>,
+    /// Messages that were handled since the driver last had nothing to read.
+    in_a_row: Cell<u32>,
     driver: RefCell<Option<Waker>>,
 }
 
@@ -106,6 +108,7 @@ impl Port {
             inside_frame: Cell::new(false),
             failed: Cell::new(false),
             parked: Cell::new(false),
+            in_a_row: Cell::new(0),
             driver: RefCell::new(None),
         })
     }
@@ -162,6 +165,19 @@ impl Port {
     /// Whether the driver waits for a resume.
     pub(super) fn set_parked(&self, parked: bool) {
         self.parked.set(parked);
+    }
+
+    /// Notes that nothing is there to be read.
+    pub(super) fn ran_dry(&self) {
+        self.in_a_row.set(0);
+    }
+
+    /// Notes that so many more messages were handled. Whether it is somebody else's turn.
+    pub(super) fn has_had_turn(&self, messages: u32) -> bool {
+        let in_a_row = self.in_a_row.get() + messages;
+        let is_over = in_a_row >= turns::MESSAGES;
+        self.in_a_row.set(if is_over { 0 } else { in_a_row });
+        is_over
     }
 
     /// Sends what waits, without waiting.

@@ -21,6 +21,7 @@ mod proxied;
 pub mod ring;
 pub mod routing;
 pub mod run;
+mod turns;
 pub mod websocket;
 
 #[cfg(test)]
@@ -156,6 +157,7 @@ pub struct Shard {
     handoffs: Handoffs,
     /// Reads go through here, so that an idle connection has no buffer of its own.
     scratch: RefCell<Box<[u8]>>,
+    turns: turns::Turns,
     /// Whether anything was read or written since the last tick.
     active: Cell<bool>,
     open: Cell<usize>,
@@ -207,6 +209,7 @@ impl Shard {
             deadlines: Deadlines::default(),
             handoffs,
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            turns: turns::Turns::default(),
             active: Cell::new(false),
             open: Cell::new(0),
             busy: Cell::new(0),
@@ -316,6 +319,12 @@ impl Shard {
     pub fn is_draining(&self) -> bool {
         let process = self.process.get();
         process.is_some_and(|process| process.draining.load(Ordering::Acquire))
+    }
+
+    /// The turn of a client that sends without a pause is over.
+    fn end_turn(&self) -> &turns::Turns {
+        self.metrics.bounds.increment("turn");
+        &self.turns
     }
 
     /// Tells the tick that something happens, so that it comes every 10 ms.

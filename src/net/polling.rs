@@ -8,7 +8,7 @@ use std::pin::pin;
 
 use futures_util::future::{Either, select};
 
-use super::{Closed, Connection, Mount, Response};
+use super::{Closed, Connection, Mount, Response, turns};
 use crate::engine::{CloseReason, Engine, Key, Outcome, Refusal, Transport};
 use crate::wire::Text;
 use crate::wire::engine_io::decode_payload;
@@ -95,9 +95,12 @@ async fn hand_on(
     if engine.transport(key).is_none() {
         return Ok(refused(Refusal::Unknown));
     }
-    for packet in decode_payload(body) {
+    for (number, packet) in (1_u32..).zip(decode_payload(body)) {
         while engine.is_paused(key) {
             wait(connection, engine, key).await?;
+        }
+        if number.is_multiple_of(turns::MESSAGES) {
+            connection.shard().end_turn().next().await;
         }
         let Ok(packet) = packet else {
             engine.close(key, CloseReason::ParseError);

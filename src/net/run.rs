@@ -185,6 +185,7 @@ pub async fn run(
         }
         let above = tick(now);
         shard.deadlines.fire(now);
+        let is_crowded = shard.turns.give();
         let engines = shard.site.mounts.iter().map(|mount| {
             mount.engine.tick();
             mount.engine.next_deadline()
@@ -201,7 +202,9 @@ pub async fn run(
             }
             last_active = now;
         }
-        let longest = if now - last_active < IDLE_AFTER {
+        let longest = if is_crowded {
+            TICK_SHORTEST
+        } else if now - last_active < IDLE_AFTER {
             TICK_BUSY
         } else {
             TICK_IDLE

@@ -25,7 +25,7 @@ use crate::wire::frame::{self, Plain};
 use crate::wire::{Content, Text};
 
 /// Messages that one turn of the driver takes before others run.
-const MESSAGES_AT_ONCE: usize = 64;
+const MESSAGES_AT_ONCE: u32 = 64;
 
 /// How long the peer may take to close after our close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -171,6 +171,7 @@ impl Driver {
                 return Poll::Pending;
             }
             let Poll::Ready(message) = self.poll_next(cx) else {
+                self.port.ran_dry();
                 if self.port.has_control() {
                     // A pong does not wait for the flush.
                     self.port.flush(&self.shard, &self.mount);
@@ -185,7 +186,11 @@ impl Driver {
             }
             taken += 1;
             if taken >= MESSAGES_AT_ONCE {
-                cx.waker().wake_by_ref();
+                if self.port.has_had_turn(taken) {
+                    self.shard.end_turn().wait(cx);
+                } else {
+                    cx.waker().wake_by_ref();
+                }
                 return Poll::Pending;
             }
         }

@@ -334,6 +334,38 @@ fn a_storm_that_is_dropped_at_once_leaves_nothing_behind() {
     witness.end();
 }
 
+/// A body of half a million packets does not hold up the shard: whoever asks meanwhile is answered first.
+#[test]
+fn a_body_of_packets_without_end_lets_others_go_first() {
+    let _turn = turn();
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("SHARDS", "1")]);
+    let mut other = connect(server.address);
+    let mut body = b"6\x1e".repeat(499_999);
+    body.push(b'6');
+    let (last, rest) = body.split_last().expect("it is long");
+    for round in 0..5 {
+        let opened = http::get(server.address, "/socket.io/?EIO=4&transport=polling", &[]);
+        let text = opened.text();
+        let sid = text.split('"').nth(3).expect("a sid");
+        let head = format!(
+            "POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: a\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut flood = connect(server.address);
+        assert!(flood.write(head.as_bytes()) && flood.write(rest));
+        // All of it but the last byte is read when the other request comes.
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(flood.write(&[*last]));
+        other.write(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(other.answer().expect("an answer").status, 200);
+        let got = flood.fill(Instant::now());
+        assert_eq!(got, Got::Nothing, "round {round}: the flood went first");
+        assert_eq!(flood.answer().expect("an answer").status, 200);
+    }
+}
+
 /// A head that drips costs the server what a whole one costs, not more with each byte.
 #[test]
 fn a_dripped_head_takes_no_more_time_than_its_bytes() {
