@@ -93,7 +93,10 @@ impl<K: Ord, V> SortedMap<K, V> {
     {
         let place = self.find(key).ok()?;
         let (_, value) = self.0.remove(place);
-        if self.0.capacity() > EXACT_MAX && self.0.len() < self.0.capacity() / 4 {
+        if self.0.is_empty() {
+            // Small pieces that nobody needs hold whole pages of memory back.
+            self.0 = Vec::new();
+        } else if self.0.capacity() > EXACT_MAX && self.0.len() < self.0.capacity() / 4 {
             self.0.shrink_to(self.0.len() * 2);
         }
         Some(value)
@@ -179,6 +182,8 @@ mod tests {
             map.remove(&key);
         });
         assert!(map.0.capacity() < 16);
+        map.remove(&0);
+        assert_eq!(map.0.capacity(), 0);
     }
 
     proptest! {

@@ -195,7 +195,7 @@ fn start_shards(
     let directory = Directory::new();
     let seats = mesh::seats(count, &directory);
     let process = all.process.clone();
-    memory::start(move || process.connections() + directory.rooms())
+    let memory = memory::start(move || process.connections() + directory.rooms())
         .map_err(ServerError::Thread)?;
     let handoffs = net::Handoffs::mesh(plan.shards);
     let (ended, ends) = flume::bounded(plan.shards);
@@ -213,6 +213,7 @@ fn start_shards(
             seat,
             handoffs,
             store_seat,
+            memory: memory.clone(),
         };
         let cpu = plan.pins.as_ref().map(|pins| pins[usize::from(index)]);
         let serve = move || shard::serve(parts);

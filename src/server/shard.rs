@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::live::{Current, Live};
+use super::memory;
 use super::respond::{self, Demo, Routes};
 use super::status::Status;
 use super::store_state;
@@ -57,6 +58,7 @@ pub(super) struct Parts {
     pub(super) seat: Seat,
     pub(super) handoffs: Handoffs,
     pub(super) store_seat: postgres::Seat,
+    pub(super) memory: memory::Calls,
 }
 
 /// Serves until the process has drained.
@@ -144,6 +146,7 @@ pub(super) async fn serve(parts: Parts) {
         chat: chat.clone(),
         store,
         look: env.now(),
+        memory: parts.memory,
     };
     let tick = Box::new(move |now| pulse.tick(now));
     let end = net::run(shard, parts.listeners, parts.all.process, tick).await;
@@ -207,6 +210,7 @@ struct Pulse {
     chat: Rc<Chat>,
     store: SharedStore,
     look: Instant,
+    memory: memory::Calls,
 }
 
 impl Pulse {
@@ -229,6 +233,7 @@ impl Pulse {
         }
         self.hub.tick(now);
         self.chat.tick(now);
+        self.memory.follow();
         // One shard speaks for all: the store is the process's.
         if self.shard == 0 && now >= self.look {
             self.status.set_store(store_state(self.store.condition()));
