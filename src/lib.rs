@@ -7,13 +7,14 @@
 
 pub mod dial;
 pub mod env;
-pub mod limit;
 pub mod metrics;
 pub mod planted;
 pub mod sorted;
+mod sync;
 pub mod wire;
 
 pub mod engine;
+pub mod limit;
 
 pub mod hub;
 

@@ -5,95 +5,21 @@
 //! one atomic exchange by any number of threads, and needs no timer. Time is an argument, in
 //! nanoseconds since whatever the caller counts from.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+mod bucket;
+mod rate;
 
-const SECOND_NS: u64 = 1_000_000_000;
-
-/// So many a second on average, and so many at once after a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rate {
-    /// Between two, on average; 0: no limit.
-    interval_ns: u64,
-    burst: u32,
-}
-
-impl Rate {
-    /// No limit; what [`Rate::default`] is too.
-    pub const UNLIMITED: Self = Self {
-        interval_ns: 0,
-        burst: 0,
-    };
-
-    /// `count` a second, `burst` at once, at least one. A `count` of 0 is no limit.
-    #[must_use]
-    pub fn per_second(count: u32, burst: u32) -> Self {
-        let Some(interval_ns) = SECOND_NS.checked_div(count.into()) else {
-            return Self::UNLIMITED;
-        };
-        Self {
-            interval_ns: interval_ns.max(1),
-            burst: burst.max(1),
-        }
-    }
-
-    /// Whether nothing is limited.
-    #[must_use]
-    pub fn is_unlimited(self) -> bool {
-        self.interval_ns == 0
-    }
-
-    /// Takes one from a bucket that is full at `full_ns`, and gives the time at which it then is.
-    /// `Err` is how long to wait for the next one; nothing is taken then.
-    pub fn take(self, full_ns: u64, now_ns: u64) -> Result<u64, Duration> {
-        if self.is_unlimited() {
-            return Ok(full_ns);
-        }
-        let missing = full_ns.saturating_sub(now_ns);
-        let most = self.interval_ns.saturating_mul(u64::from(self.burst - 1));
-        if missing > most {
-            return Err(Duration::from_nanos(missing - most));
-        }
-        Ok(now_ns.saturating_add(missing + self.interval_ns))
-    }
-}
-
-/// A bucket that many threads take from. Full at first.
-#[derive(Debug, Default)]
-pub struct Bucket {
-    full_ns: AtomicU64,
-}
-
-impl Bucket {
-    /// Takes one at this rate; see [`Rate::take`].
-    pub fn take(&self, rate: Rate, now_ns: u64) -> Result<(), Duration> {
-        let mut known = self.full_ns.load(Ordering::Relaxed);
-        loop {
-            let full_ns = rate.take(known, now_ns)?;
-            let exchanged = self.full_ns.compare_exchange_weak(
-                known,
-                full_ns,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
-            match exchanged {
-                Ok(_) => return Ok(()),
-                Err(other) => known = other,
-            }
-        }
-    }
-
-    /// Whether nothing is missing, so that a new bucket is as good.
-    pub fn is_full(&self, now_ns: u64) -> bool {
-        self.full_ns.load(Ordering::Relaxed) <= now_ns
-    }
-}
+pub use bucket::Bucket;
+pub use rate::Rate;
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use std::time::Duration;
+
+    use super::rate::SECOND_NS;
     use super::*;
+    use crate::sync::Ordering;
 
     /// The same bucket as people draw it: tokens, in parts of `interval_ns`, that drop in evenly.
     struct Drawn {

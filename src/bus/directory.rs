@@ -8,11 +8,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::usage::{MessageRate, Usage, Usages};
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// Shards that a set of shards can hold.
 pub const SHARDS_MAX: u8 = 64;
@@ -23,7 +23,7 @@ type Names<T> = BTreeMap<Box<str>, BTreeMap<Box<str>, T>>;
 /// One for the process.
 #[derive(Debug)]
 pub struct Directory {
-    rooms: Mutex<Names<Arc<Room>>>,
+    pub(super) rooms: Mutex<Names<Arc<Room>>>,
     /// The last version given to a change of a user's presence. One for all rooms, so that it grows
     /// even when a room's entry goes and comes again.
     version: AtomicU64,
@@ -31,7 +31,7 @@ pub struct Directory {
 }
 
 #[derive(Debug, Default)]
-struct Room {
+pub(super) struct Room {
     /// A bit for each shard that has members.
     shards: AtomicU64,
     /// How many sockets each user has in the room.
@@ -99,7 +99,7 @@ pub struct Change {
 
 /// A room that a shard has members of.
 #[derive(Debug)]
-struct Joined {
+pub(super) struct Joined {
     room: Arc<Room>,
     /// The last version given before the shard's first join: news up to it is of no interest.
     since: u64,
@@ -111,7 +111,7 @@ pub struct ShardDirectory {
     directory: Arc<Directory>,
     shard: u8,
     /// The rooms that this shard has members of.
-    joined: Rc<RefCell<Names<Joined>>>,
+    pub(super) joined: Rc<RefCell<Names<Joined>>>,
 }
 
 impl ShardDirectory {
@@ -271,63 +271,5 @@ impl ShardDirectory {
             let version = self.directory.version.fetch_add(1, Ordering::SeqCst) + 1;
             Change { edge, version }
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shards() -> (Arc<Directory>, ShardDirectory, ShardDirectory) {
-        let directory = Directory::new();
-        let shard = |number| ShardDirectory::new(directory.clone(), number);
-        (directory.clone(), shard(0), shard(63))
-    }
-
-    #[test]
-    fn knows_the_other_shards_of_a_room() {
-        let (_, first, last) = shards();
-        assert_eq!(first.others("/", "a"), 0);
-        last.subscribe("/", "a");
-        assert_eq!(first.others("/", "a"), 1 << 63, "by its name");
-        first.subscribe("/", "a");
-        assert_eq!(first.others("/", "a"), 1 << 63, "by its entry");
-        assert_eq!(last.others("/", "a"), 1);
-        assert_eq!(last.others("/b", "a"), 0);
-        last.unsubscribe("/", "a");
-        assert_eq!(first.others("/", "a"), 0);
-        assert_eq!(last.others("/", "a"), 1);
-    }
-
-    #[test]
-    fn keeps_no_room_that_nobody_is_in() {
-        let (directory, shard, _) = shards();
-        for number in 0..100_000 {
-            let name = number.to_string();
-            shard.subscribe("/", &name);
-            let _ = shard.enter("/", &name, "ada");
-            shard.unsubscribe("/", &name);
-            let _ = shard.exit("/", &name, "ada");
-        }
-        assert_eq!(directory.rooms(), 0);
-        assert!(shard.joined.borrow().is_empty());
-        assert!(lock(&directory.rooms).is_empty());
-    }
-
-    #[test]
-    fn a_user_enters_and_leaves_once_on_a_host() {
-        let (directory, first, last) = shards();
-        let one = first.enter("/", "a", "ada");
-        let two = last.enter("/", "a", "ada");
-        assert!(one.edge && !two.edge);
-        assert!(first.enter("/", "a", "bob").edge);
-        let three = first.exit("/", "a", "ada");
-        let four = last.exit("/", "a", "ada");
-        assert!(!three.edge && four.edge);
-        assert!(one.version < two.version && three.version < four.version);
-        assert!(!last.exit("/", "a", "ada").edge, "it was not there");
-        assert!(first.exit("/", "a", "bob").edge);
-        assert_eq!(directory.rooms(), 0);
-        assert!(first.enter("/", "a", "ada").version > four.version);
     }
 }

@@ -5,9 +5,13 @@
 //! shard a node of a fleet of hosts, with the mesh as its stand-in.
 
 pub mod directory;
+#[cfg(test)]
+mod directory_tests;
 mod heads;
 pub mod mesh;
 pub mod redis;
 #[cfg(test)]
 mod tests;
 pub mod usage;
+#[cfg(test)]
+mod usage_tests;
