@@ -20,6 +20,8 @@
 mod chart;
 mod growth;
 mod rows;
+#[expect(dead_code, reason = "it is shared with the floor's benchmark")]
+mod server;
 mod servers;
 mod services;
 mod table;
@@ -81,8 +83,7 @@ fn results() -> PathBuf {
 
 fn main() {
     let asked = asked();
-    let _ = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    raise_descriptors();
+    server::raise_descriptors();
     let services = Services::start();
     if asked.growth {
         return growth::measure(&services, asked.quick);
@@ -128,15 +129,4 @@ fn main() {
     write("table.md", table.to_string());
     write("chart.svg", chart::draw(&table));
     println!("kept in {}", folder.display());
-}
-
-/// Takes all the descriptors that this process may have: ten thousand clients need them.
-fn raise_descriptors() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let all = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let _ = setrlimit(Resource::Nofile, all);
 }

@@ -1,18 +1,14 @@
 //! The servers: how each is started as its makers recommend, driven once, and ended.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::process::Command;
 
-use project_yum::auth::{AuthOptions, Keys};
-use project_yum::load::{self, LoadError, Report, Target, named};
+use project_yum::load::{LoadError, named};
 
 use crate::rows::{Row, Storage};
-use crate::services::{Services, free_port};
+use crate::server::{self, SECRET, Server};
+use crate::services::Services;
 use crate::table::Figures;
-
-const SECRET: &str = "0123456789abcdef0123456789abcdef-of-a-benchmark";
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,48 +96,26 @@ impl Peers {
     }
 
     fn command(&self, kind: Kind, shards: usize, storage: Storage, services: &Services) -> Command {
-        let program = match kind {
-            Kind::Ours => PathBuf::from(env!("CARGO_BIN_EXE_project-yum")),
-            Kind::Node | Kind::Uws => "node".into(),
-            Kind::Bun => self.folder.join("node_modules/.bin/bun"),
-            Kind::Socketioxide => self.socketioxide.clone(),
+        let script = |program: PathBuf, script| {
+            let mut command = Command::new(program);
+            command.arg(self.folder.join(script));
+            command
         };
-        let mut command = Command::new(program);
+        let mut command = match kind {
+            Kind::Ours => server::ours(shards),
+            Kind::Node | Kind::Uws => script("node".into(), "node.mjs"),
+            Kind::Bun => script(self.folder.join("node_modules/.bin/bun"), "bun.mjs"),
+            Kind::Socketioxide => Command::new(&self.socketioxide),
+        };
         command
             .current_dir(self.logs.path())
             .env("JWT_SECRET", SECRET)
             .env("NODE_ENV", "production");
         match kind {
-            Kind::Ours => {
-                // Raised, not turned off.
-                for name in [
-                    "RATE_MESSAGES_PER_SECOND",
-                    "RATE_BURST",
-                    "RATE_HTTP_PER_SECOND",
-                    "RATE_CONNECTIONS_PER_SECOND",
-                    "MAX_CONNECTIONS_PER_IP",
-                ] {
-                    command.env(name, "1000000");
-                }
-                command
-                    .env("HOST", "127.0.0.1")
-                    .env("SHARDS", shards.to_string());
-                command
-                    .env("LOG_LEVEL", "warn")
-                    .env("METRICS_ADDR", "127.0.0.1:0");
-                command.env("DATABASE_URL", "memory:");
-            }
-            Kind::Node => {
-                command.env("PEER", "ws").arg(self.folder.join("node.mjs"));
-            }
-            Kind::Uws => {
-                command.env("PEER", "uws").arg(self.folder.join("node.mjs"));
-            }
-            Kind::Bun => {
-                command.arg(self.folder.join("bun.mjs"));
-            }
-            Kind::Socketioxide => {}
-        }
+            Kind::Node => command.env("PEER", "ws"),
+            Kind::Uws => command.env("PEER", "uws"),
+            _ => &mut command,
+        };
         match storage {
             Storage::None => {}
             Storage::Sqlite => {
@@ -167,8 +141,8 @@ impl Peers {
         row: &Row,
         services: &Services,
     ) -> Result<Figures, LoadError> {
-        let command = self.command(kind, shards, row.storage, services);
-        let server = Server::start(command, &self.logs.path().join(kind.name()))?;
+        let mut command = self.command(kind, shards, row.storage, services);
+        let server = Server::start(&mut command, &self.logs.path().join(kind.name()))?;
         if row.fills {
             server.drive(&named::fill())?;
         }
@@ -184,69 +158,10 @@ pub(crate) fn ours(
     storage: Storage,
 ) -> Result<Server, LoadError> {
     let peers = Peers::prepare(&[]);
-    let command = peers.command(Kind::Ours, shards, storage, services);
-    let mut server = Server::start(command, &peers.logs.path().join("ours"))?;
+    let mut command = peers.command(Kind::Ours, shards, storage, services);
+    let mut server = Server::start(&mut command, &peers.logs.path().join("ours"))?;
     server.home = Some(peers.logs);
     Ok(server)
-}
-
-/// A server that runs.
-pub(crate) struct Server {
-    process: Child,
-    target: Target,
-    home: Option<tempfile::TempDir>,
-}
-
-impl Server {
-    fn start(mut command: Command, log: &Path) -> Result<Self, LoadError> {
-        let port = free_port();
-        let process = command
-            .env("PORT", port.to_string())
-            .stdin(Stdio::null())
-            .stdout(File::create(log)?)
-            .stderr(File::create(log.with_extension("err"))?)
-            .spawn()?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let server = Self {
-            target: Target {
-                address: ([127, 0, 0, 1], port).into(),
-                auth: AuthOptions {
-                    keys: Keys::secrets(vec![SECRET.as_bytes().into()]),
-                    issuer: None,
-                    audience: None,
-                    leeway_seconds: 5,
-                },
-                pid: Some(process.id()),
-                now_seconds: now.as_secs(),
-            },
-            process,
-            home: None,
-        };
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(server.target.address).is_err() {
-            if begun.elapsed() > Duration::from_secs(20) {
-                let said = std::fs::read_to_string(log.with_extension("err")).unwrap_or_default();
-                return Err(LoadError::Server(format!("does not start: {said}")));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        // What it does when it starts is not what is measured.
-        std::thread::sleep(Duration::from_millis(500));
-        Ok(server)
-    }
-
-    pub(crate) fn drive(&self, scenario: &load::Scenario) -> Result<Report, LoadError> {
-        load::run(&self.target, scenario)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 fn done(command: &mut Command) {

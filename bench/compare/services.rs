@@ -13,6 +13,8 @@ mod postgres_server;
 
 use postgres_server::Postgres;
 
+use crate::server::free_port;
+
 /// Both services.
 pub(crate) struct Services {
     postgres: Postgres,
@@ -73,10 +75,4 @@ impl Drop for Services {
         let _ = self.redis.kill();
         let _ = self.redis.wait();
     }
-}
-
-/// A port that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
 }

@@ -33,8 +33,8 @@ impl Figures {
             per_second: report.units_per_second(),
             cpu_us: report.cpu_us_per_unit(),
             cpu_ms_per_minute: report
-                .cpu_seconds
-                .map(|cpu| cpu * 60_000.0 / report.seconds),
+                .cpu
+                .map(|cpu| cpu.seconds() * 60_000.0 / report.seconds),
             memory: report.memory_per_unit(),
             p50_ms: report.samples.quantile_ms(0.5),
             p99_ms: report.samples.quantile_ms(0.99),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::frames::{self, Message};
 use super::messages::CONTENT_BYTES;
 use super::swarm::Heard;
-use super::{Load, LoadError, PATIENCE, Report, server};
+use super::{Cpu, Load, LoadError, PATIENCE, Report, server};
 
 /// Clients that are on their way at once.
 const AT_ONCE: usize = 32;
@@ -133,7 +133,7 @@ impl Load<'_> {
         Ok(Report {
             seconds: begin.elapsed().as_secs_f64(),
             units: connections as u64,
-            cpu_seconds: self.cpu_since(cpu)?,
+            cpu: self.cpu_since(cpu)?,
             memory_bytes: before
                 .zip(after)
                 .map(|(before, after)| after.cast_signed() - before.cast_signed()),
@@ -141,9 +141,9 @@ impl Load<'_> {
         })
     }
 
-    pub(super) fn cpu_since(&self, before: Option<Duration>) -> Result<Option<f64>, LoadError> {
+    pub(super) fn cpu_since(&self, before: Option<Cpu>) -> Result<Option<Cpu>, LoadError> {
         let both = before.zip(self.cpu()?);
-        Ok(both.map(|(before, after)| after.saturating_sub(before).as_secs_f64()))
+        Ok(both.map(|(before, after)| after.since(before)))
     }
 
     pub(super) fn handshakes(&mut self, count: usize) -> Result<Report, LoadError> {
@@ -180,7 +180,7 @@ impl Load<'_> {
         Ok(Report {
             seconds,
             units: scripts.len() as u64,
-            cpu_seconds: self.cpu_since(cpu)?,
+            cpu: self.cpu_since(cpu)?,
             ..Report::default()
         })
     }

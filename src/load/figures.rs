@@ -8,6 +8,32 @@ use serde::Serialize;
 
 use super::Faults;
 
+/// CPU time of a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Cpu {
+    /// In its own code.
+    pub user: Duration,
+    /// In the kernel.
+    pub system: Duration,
+}
+
+impl Cpu {
+    /// What was used since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            user: self.user.saturating_sub(before.user),
+            system: self.system.saturating_sub(before.system),
+        }
+    }
+
+    /// Both together, in seconds.
+    #[must_use]
+    pub fn seconds(self) -> f64 {
+        (self.user + self.system).as_secs_f64()
+    }
+}
+
 /// A process on this machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Process(u32);
@@ -19,8 +45,8 @@ impl Process {
         Self(pid)
     }
 
-    /// User and system time of all its threads.
-    pub fn cpu(&self) -> io::Result<Duration> {
+    /// What all its threads have used.
+    pub fn cpu(&self) -> io::Result<Cpu> {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.0))?;
         // The name in parentheses may hold spaces; the state follows it.
         let rest = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
@@ -29,7 +55,11 @@ impl Process {
             return Err(io::Error::other("/proc/PID/stat has another form"));
         };
         let ticks = rustix::param::clock_ticks_per_second().max(1);
-        Ok(Duration::from_millis((user + system) * 1000 / ticks))
+        let time = |count| Duration::from_millis(count * 1000 / ticks);
+        Ok(Cpu {
+            user: time(user),
+            system: time(system),
+        })
     }
 
     /// Its proportional share of memory (PSS), in bytes.
@@ -87,7 +117,7 @@ pub struct Report {
     /// Messages sent in it.
     pub messages: u64,
     /// CPU of the server in it.
-    pub cpu_seconds: Option<f64>,
+    pub cpu: Option<Cpu>,
     /// Memory that the server took for it.
     pub memory_bytes: Option<i64>,
     /// What went wrong.
@@ -101,7 +131,7 @@ impl Report {
     /// CPU of one unit, in microseconds.
     #[must_use]
     pub fn cpu_us_per_unit(&self) -> Option<f64> {
-        Some(self.cpu_seconds? * 1e6 / float(self.units))
+        Some(self.cpu?.seconds() * 1e6 / float(self.units))
     }
 
     /// Units a second.

@@ -163,7 +163,7 @@ impl Load<'_> {
             seconds: begin.elapsed().as_secs_f64(),
             units: count.delivered - delivered,
             messages: total(&senders) - messages,
-            cpu_seconds: self.cpu_since(cpu)?,
+            cpu: self.cpu_since(cpu)?,
             ..Report::default()
         };
         // What is still on its way belongs to the check, not to the figures.
@@ -258,7 +258,7 @@ impl Load<'_> {
                 report.seconds = begin.elapsed().as_secs_f64();
                 report.units = acked - before;
                 report.messages = report.units;
-                report.cpu_seconds = self.cpu_since(cpu)?;
+                report.cpu = self.cpu_since(cpu)?;
             }
             let is_over = opened.is_some() && !count.measuring;
             let owed: u64 = sent.iter().map(|(sent, _)| u64::from(*sent)).sum();

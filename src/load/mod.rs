@@ -26,7 +26,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
-pub use figures::{Process, Report, Samples};
+pub use figures::{Cpu, Process, Report, Samples};
 pub use ledger::Faults;
 
 use crate::auth::{self, AuthError, AuthOptions, Claims};
@@ -212,7 +212,7 @@ impl Load<'_> {
     }
 
     /// CPU that the server has used so far.
-    fn cpu(&self) -> Result<Option<Duration>, LoadError> {
+    fn cpu(&self) -> Result<Option<Cpu>, LoadError> {
         Ok(self.process.as_ref().map(Process::cpu).transpose()?)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{LoadError, Pace, Report, Scenario, Target, run as drive};
+use super::{Cpu, LoadError, Pace, Report, Scenario, Target, run as drive};
 
 /// The room that the history is read from.
 const HISTORY_ROOM: &str = "history";
@@ -101,7 +101,8 @@ pub fn figures(report: &Report) -> Value {
         "messages": report.messages,
         "unitsPerSecond": report.units_per_second(),
         "cpuUsPerUnit": report.cpu_us_per_unit(),
-        "cpuSeconds": report.cpu_seconds,
+        "cpuSeconds": report.cpu.map(Cpu::seconds),
+        "kernelSeconds": report.cpu.map(|cpu| cpu.system.as_secs_f64()),
         "memoryBytesPerUnit": report.memory_per_unit(),
         "p50Ms": report.samples.quantile_ms(0.5),
         "p99Ms": report.samples.quantile_ms(0.99),

@@ -118,7 +118,7 @@ impl Load<'_> {
         Ok(Report {
             seconds,
             units: count as u64,
-            cpu_seconds: self.cpu_since(cpu)?,
+            cpu: self.cpu_since(cpu)?,
             ..Report::default()
         })
     }

@@ -63,7 +63,7 @@ impl Load<'_> {
         Ok(Report {
             seconds: begin.elapsed().as_secs_f64(),
             units,
-            cpu_seconds: self.cpu_since(cpu)?,
+            cpu: self.cpu_since(cpu)?,
             samples,
             ..Report::default()
         })
