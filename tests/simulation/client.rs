@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::dice::Dice;
+use crate::failure::Failure;
 use crate::line::{Line, Out};
 use crate::store::SimulatedStore;
 
@@ -259,7 +260,7 @@ impl Client {
         text: &str,
         sent: &mut [Sent],
         judge: &Judge<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         let (kind, rest) = text.split_at(1);
         let json_at = rest.find(['[', '{']).unwrap_or(rest.len());
         let (id, json) = rest.split_at(json_at);
@@ -297,7 +298,7 @@ impl Client {
         Ok(())
     }
 
-    fn told(&mut self, event: &Value, judge: &Judge<'_>) -> Result<(), String> {
+    fn told(&mut self, event: &Value, judge: &Judge<'_>) -> Result<(), Failure> {
         let payload = &event[1];
         let room = payload["roomId"].as_str().unwrap_or_default().to_owned();
         let user = payload["userId"].as_str().unwrap_or_default().to_owned();
@@ -320,7 +321,13 @@ impl Client {
                     None if is_joining => {
                         connection.early.entry(room.clone()).or_default().push(seq);
                     }
-                    None => return Err(format!("{seq} of {room}, in which it is not")),
+                    None => {
+                        let detail = format!("{seq} of {room}");
+                        return Err(Failure::new(
+                            "a message of a room that it is not in",
+                            detail,
+                        ));
+                    }
                 }
                 let seen = self.seen.entry(room).or_default();
                 *seen = seq.max(*seen);
@@ -329,14 +336,20 @@ impl Client {
                 let users = match membership {
                     Some(membership) => &mut membership.users,
                     None if is_joining => connection.early_users.entry(room.clone()).or_default(),
-                    None => return Err(format!("{name} of {room}, in which it is not")),
+                    None => {
+                        let detail = format!("{name} of {room}");
+                        return Err(Failure::new("news of a room that it is not in", detail));
+                    }
                 };
                 let is_there = name == "userJoined";
                 let before = users.insert(user.clone(), is_there);
                 let is_again = before == Some(is_there) && user != self.user;
                 // What a hub was told of users it remembers for ten seconds; a great jump is longer.
                 if is_again && !judge.gaps_allowed && judge.is_of_one_host(&room, &user) {
-                    return Err(format!("{name} twice"));
+                    return Err(Failure::new(
+                        "told twice who is there",
+                        format!("{name} of {user}"),
+                    ));
                 }
             }
             "exception" => {
@@ -345,7 +358,7 @@ impl Client {
                     return Err("an exception without a reason".into());
                 }
             }
-            other => return Err(format!("an event {other} that nobody expects")),
+            other => return Err(Failure::new("an event that nobody expects", other)),
         }
         Ok(())
     }
@@ -356,12 +369,12 @@ impl Client {
         answer: &Value,
         sent: &mut [Sent],
         judge: &Judge<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         let connection = self.connection.as_mut().ok_or("an ack for nobody")?;
         let first = connection.pending.front();
         let is_next = first.is_some_and(|pending| pending.id == id);
         if !is_next {
-            return Err(format!("ack {id} is not the one that is due"));
+            return Err(Failure::new("an ack that is not due", format!("of {id}")));
         }
         let Some(pending) = connection.pending.pop_front() else {
             return Err("an ack of nothing".into());
@@ -401,7 +414,7 @@ impl Client {
             Asked::Send { number } => {
                 let is_late = took > ANSWER_WITHIN + judge.late;
                 if is_late && connection.pace == Pace::Fast && pending.is_prompt {
-                    return Err(format!("a send was answered after {took:?}"));
+                    return Err(Failure::new("a late answer", format!("after {took:?}")));
                 }
                 if let Some(number) = sent[number].answered(number, answer, judge)? {
                     self.again.push(number);
@@ -417,7 +430,7 @@ impl Client {
         last_seq: Option<u64>,
         answer: &Value,
         judge: &Judge<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         let connection = self.connection.as_mut().ok_or("a join of nobody")?;
         let early = connection.early.remove(room).unwrap_or_default();
         let users = connection.early_users.remove(room).unwrap_or_default();
@@ -464,11 +477,14 @@ impl Client {
 }
 
 impl Membership {
-    fn receive(&mut self, seq: u64, judge: &Judge<'_>) -> Result<(), String> {
+    fn receive(&mut self, seq: u64, judge: &Judge<'_>) -> Result<(), Failure> {
         match self.last {
-            Some(last) if seq <= last => return Err(format!("{seq} came after {last}")),
+            Some(last) if seq <= last => {
+                let detail = format!("{seq} came after {last}");
+                return Err(Failure::new("twice, or out of order", detail));
+            }
             Some(last) if seq > last + 1 && !judge.gaps_allowed => {
-                return Err(format!("{seq} came after {last}: a gap"));
+                return Err(Failure::new("a gap", format!("{seq} came after {last}")));
             }
             _ => self.last = Some(seq),
         }
@@ -488,7 +504,7 @@ impl Sent {
         number: usize,
         answer: &Value,
         judge: &Judge<'_>,
-    ) -> Result<Option<usize>, String> {
+    ) -> Result<Option<usize>, Failure> {
         self.is_open = false;
         if answer["ok"] == true {
             let seq = answer["seq"].as_u64().ok_or("an ack without a number")?;
@@ -510,27 +526,25 @@ impl Sent {
         match answer["error"]["code"].as_str().unwrap_or_default() {
             "unavailable" | "not_in_room" => self.refused += 1,
             "timeout" => {}
-            other => return Err(format!("a send failed with {other}")),
+            other => return Err(Failure::new("a send failed without a reason", other)),
         }
         Ok(self.key.is_some().then_some(number))
     }
 
     /// Compares all that was said about it with what is stored.
-    pub(crate) fn check(&self, store: &SimulatedStore) -> Result<(), String> {
+    pub(crate) fn check(&self, store: &SimulatedStore) -> Result<(), Failure> {
         let truth = store.truth.borrow();
         let list = truth.get(&*self.room).map_or(&[][..], |list| list);
         let count = list
             .iter()
             .filter(|message| *message.content == *self.content)
             .count();
-        let content = &self.content;
-        match (count, &self.stored) {
-            (0, Some(_)) => Err(format!("{content} was acknowledged and is not stored")),
-            (2.., _) => Err(format!("{content} is stored {count} times")),
-            (1, _) if self.refused == self.tries => {
-                Err(format!("{content} was refused and is stored"))
-            }
-            _ => Ok(()),
-        }
+        let rule = match (count, &self.stored) {
+            (0, Some(_)) => "acknowledged, and not stored in the end",
+            (2.., _) => "stored several times",
+            (1, _) if self.refused == self.tries => "refused, and stored",
+            _ => return Ok(()),
+        };
+        Err(Failure::new(rule, format!("{:.20}", self.content)))
     }
 }

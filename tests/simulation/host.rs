@@ -20,6 +20,7 @@ use project_yum::wire::{Content, Text};
 use serde_json::value::RawValue;
 
 use crate::dice::Dice;
+use crate::failure::Failure;
 use crate::network::{Link, Network};
 use crate::plan::Plan;
 use crate::store::{Handle, SimulatedStore};
@@ -270,25 +271,27 @@ impl Host {
         Some(next.saturating_duration_since(now))
     }
 
-    pub(crate) fn check_bounds(&self, plan: &Plan) -> Result<(), String> {
+    pub(crate) fn check_bounds(&self, plan: &Plan) -> Result<(), Failure> {
         for shard in &self.shards {
             for key in shard.engine.keys() {
                 // A ping, and the packet that ends a poll, may come on top of what a client leaves unread.
                 let bound = plan.outbox_bytes_max + 2 * CONTROL_BYTES;
                 let bytes = shard.engine.outbox_bytes(key);
                 if bytes > bound {
-                    return Err(format!("an outbox has {bytes} bytes, its bound is {bound}"));
+                    let detail = format!("{bytes} bytes, its bound is {bound}");
+                    return Err(Failure::new("an outbox above its bound", detail));
                 }
             }
             if shard.tasks.len() > TASKS_MAX {
-                return Err(format!("{} tasks wait", shard.tasks.len()));
+                let detail = format!("{} wait", shard.tasks.len());
+                return Err(Failure::new("too many tasks", detail));
             }
         }
         Ok(())
     }
 
     /// After the last client has gone. `timers`: also those that come later.
-    pub(crate) fn check_nothing_is_left(&self, timers: bool) -> Result<(), String> {
+    pub(crate) fn check_nothing_is_left(&self, timers: bool) -> Result<(), Failure> {
         let number = self.number;
         let mut all = Vec::new();
         for (shard_number, shard) in self.shards.iter().enumerate() {
@@ -310,16 +313,23 @@ impl Host {
                     ("engine deadlines", count(shard.engine.next_deadline())),
                 ]);
             }
-            let left = left.iter().filter(|(_, count)| *count > 0);
-            all.extend(left.map(|(what, count)| format!("{count} {what} of shard {shard_number}")));
+            let shard = format!("shard {shard_number}");
+            all.extend(
+                left.into_iter()
+                    .map(|(what, count)| (what, count, shard.clone())),
+            );
         }
-        if self.directory.rooms() > 0 {
-            all.push(format!("{} rooms in the directory", self.directory.rooms()));
-        }
-        if all.is_empty() {
+        all.push(("rooms", self.directory.rooms(), "the directory".into()));
+        all.retain(|(_, count, _)| *count > 0);
+        let Some((first, ..)) = all.first() else {
             return Ok(());
-        }
-        Err(format!("host {number} has left: {}", all.join(", ")))
+        };
+        let details = all
+            .iter()
+            .map(|(what, count, place)| format!("{count} {what} of {place}"));
+        let details: Vec<_> = details.collect();
+        let detail = format!("host {number} has left {}", details.join(", "));
+        Err(Failure::new(format!("{first} left behind"), detail))
     }
 }
 

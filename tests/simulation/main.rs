@@ -11,6 +11,7 @@
 mod act;
 mod client;
 mod dice;
+mod failure;
 mod host;
 mod line;
 mod network;
@@ -55,7 +56,10 @@ fn every_planted_defect_is_found() {
     let list: Vec<String> = all
         .iter()
         .map(|(defect, found)| match found {
-            Some((seed, what)) => format!("{defect:?}: seed {seed}: {what:.120}"),
+            Some((seed, what)) => {
+                let what = what.to_string();
+                format!("{defect:?}: seed {seed}: {what:.120}")
+            }
             None => format!("{defect:?}: NOT FOUND"),
         })
         .collect();

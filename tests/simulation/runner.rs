@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use project_yum::planted::{Defect, plant};
 
+use crate::failure::Failure;
 use crate::plan::{Fault, Limits, Plan};
 use crate::shrink::shrink;
 use crate::world::{Tally, Trace, World};
@@ -21,12 +22,14 @@ const TRACE_SHOWN: usize = 20_000;
 
 /// How a run ended.
 pub(crate) struct Played {
-    pub(crate) outcome: Result<(), String>,
+    pub(crate) outcome: Result<(), Failure>,
     pub(crate) tally: Tally,
 }
 
 thread_local! {
     static IS_PLAYING: Cell<bool> = const { Cell::new(false) };
+    /// Where the last panic of a run was.
+    static PANICKED_AT: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 /// A panic within a run is an outcome like others: nothing is printed.
@@ -35,7 +38,10 @@ fn quiet_panics() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !IS_PLAYING.get() {
+            if IS_PLAYING.get() {
+                let at = info.location().map(ToString::to_string);
+                PANICKED_AT.set(at.unwrap_or_default());
+            } else {
                 before(info);
             }
         }));
@@ -57,7 +63,8 @@ pub(crate) fn play(seed: u64, limits: &Limits, trace: Trace) -> Played {
     let outcome = catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(format!("a panic: {}", text.unwrap_or("without a text")))
+        let rule = format!("a panic at {}", PANICKED_AT.take());
+        Err(Failure::new(rule, text.unwrap_or("without a text")))
     });
     IS_PLAYING.set(false);
     let tally = tally.take();
@@ -74,7 +81,7 @@ pub(crate) fn replay(seed: u64, limits: &Limits) {
     print(&trace.borrow());
 }
 
-fn tell(seed: u64, limits: &Limits, what: &str, shown: usize) {
+fn tell(seed: u64, limits: &Limits, what: &Failure, shown: usize) {
     let trace = Rc::new(RefCell::new(String::new()));
     let again = play(seed, limits, Some(trace.clone())).outcome;
     let trace = trace.borrow();
@@ -88,7 +95,7 @@ fn tell(seed: u64, limits: &Limits, what: &str, shown: usize) {
     );
     assert_eq!(
         again,
-        Err(what.to_owned()),
+        Err(what.clone()),
         "a seed gives the same run: {command}"
     );
     panic!("{}\n{what}\nreplay: {command}", &trace[from..]);
@@ -100,7 +107,7 @@ pub(crate) fn play_all(seeds: Range<u64>) {
     let count = seeds.end - seeds.start;
     let next = AtomicU64::new(seeds.start);
     let is_over = AtomicBool::new(false);
-    let failed: Mutex<Option<(u64, String)>> = Mutex::new(None);
+    let failed: Mutex<Option<(u64, Failure)>> = Mutex::new(None);
     let sum = Mutex::new(Tally::default());
     let work = || {
         let limits = Limits::default();
@@ -127,7 +134,7 @@ pub(crate) fn play_all(seeds: Range<u64>) {
         }
     });
     if let Some((seed, what)) = failed.into_inner().expect("nobody panicked with it") {
-        let (limits, what) = shrink(seed, what);
+        let (limits, what) = shrink(seed, what, |limits| play(seed, limits, None).outcome);
         tell(seed, &limits, &what, TRACE_SHOWN);
     }
     let sum = sum.into_inner().expect("nobody panicked with it");
@@ -135,7 +142,7 @@ pub(crate) fn play_all(seeds: Range<u64>) {
 }
 
 /// The first seed that finds a planted defect, and what it finds.
-pub(crate) fn first_that_fails(defect: Defect, seeds: Range<u64>) -> Option<(u64, String)> {
+pub(crate) fn first_that_fails(defect: Defect, seeds: Range<u64>) -> Option<(u64, Failure)> {
     plant(Some(defect));
     let mut seeds = seeds.map(|seed| (seed, play(seed, &Limits::default(), None).outcome));
     let found = seeds.find_map(|(seed, outcome)| Some((seed, outcome.err()?)));

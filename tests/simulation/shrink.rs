@@ -1,27 +1,34 @@
-//! Makes a failing seed smaller: fewer faults, clients, hosts, shards and steps, as long as it fails.
+//! Makes a failing seed smaller: fewer faults, clients, hosts, shards and steps, as long as the same rule is
+//! broken. A smaller world may break another one; that is another finding, and the first would be lost with it.
 
 use std::time::{Duration, Instant};
 
+use crate::failure::Failure;
 use crate::plan::{Fault, Limits, Plan};
-use crate::runner::play;
 
 /// Shrinking takes no longer.
 const TIME_MAX: Duration = Duration::from_secs(30);
 
-struct Shrinker {
+struct Shrinker<P> {
     seed: u64,
     limits: Limits,
-    what: String,
+    failure: Failure,
     until: Instant,
+    play: P,
 }
 
-/// The smallest limits found with which the seed still fails, and what fails then.
-pub(crate) fn shrink(seed: u64, what: String) -> (Limits, String) {
+/// The smallest limits found with which the seed still fails in the same way, and what fails then. `play` plays
+/// the seed with some limits.
+pub(crate) fn shrink<P>(seed: u64, failure: Failure, play: P) -> (Limits, Failure)
+where
+    P: Fn(&Limits) -> Result<(), Failure>,
+{
     let mut shrinker = Shrinker {
         seed,
         limits: Limits::default(),
-        what,
+        failure,
         until: Instant::now() + TIME_MAX,
+        play,
     };
     loop {
         let before = shrinker.limits.clone();
@@ -31,23 +38,25 @@ pub(crate) fn shrink(seed: u64, what: String) -> (Limits, String) {
         shrinker.lower(|limits| &mut limits.shards, |plan| plan.shards);
         shrinker.lower(|limits| &mut limits.steps, |plan| plan.steps);
         if shrinker.limits == before || Instant::now() >= shrinker.until {
-            return (shrinker.limits, shrinker.what);
+            return (shrinker.limits, shrinker.failure);
         }
     }
 }
 
-impl Shrinker {
-    /// Takes these limits if the seed still fails.
+impl<P: Fn(&Limits) -> Result<(), Failure>> Shrinker<P> {
+    /// Takes these limits if the seed still fails in the same way.
     fn fails(&mut self, limits: Limits) -> bool {
         if Instant::now() >= self.until {
             return false;
         }
-        let Err(what) = play(self.seed, &limits, None).outcome else {
-            return false;
-        };
-        self.limits = limits;
-        self.what = what;
-        true
+        match (self.play)(&limits) {
+            Err(failure) if failure.rule == self.failure.rule => {
+                self.limits = limits;
+                self.failure = failure;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn take_faults(&mut self) {
@@ -74,4 +83,31 @@ impl Shrinker {
             }
         }
     }
+}
+
+/// A world with a gap from three clients and seven steps on, and only with stalls; smaller ones lack an ack.
+#[test]
+fn a_smaller_case_breaks_the_same_rule() {
+    let play = |seed| {
+        move |limits: &Limits| {
+            let plan = Plan::new(seed, limits);
+            let detail = format!("{} clients, {} steps", plan.clients, plan.steps);
+            let has_gap = plan.clients >= 3 && plan.steps >= 7 && plan.has(Fault::Stall);
+            let rule = if has_gap {
+                "a gap"
+            } else {
+                "an ack is lacking"
+            };
+            Err(Failure::new(rule, detail))
+        }
+    };
+    let is_gap = |failure: &Failure| failure.rule == "a gap";
+    let mut seeds = (0..).map(|seed| (seed, play(seed)(&Limits::default()).unwrap_err()));
+    let (seed, first) = seeds.find(|(_, failure)| is_gap(failure)).expect("one");
+    let (limits, last) = shrink(seed, first, play(seed));
+    assert_eq!(last, Failure::new("a gap", "3 clients, 7 steps"));
+    assert_eq!((limits.clients, limits.steps), (3, 7));
+    let small = Plan::new(seed, &limits);
+    let faults = Fault::ALL.into_iter().filter(|fault| small.has(*fault));
+    assert_eq!(faults.collect::<Vec<_>>(), [Fault::Stall]);
 }

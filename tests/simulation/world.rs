@@ -11,6 +11,7 @@ use project_yum::env::Env;
 
 use crate::client::{Client, Judge, Pace, Sent};
 use crate::dice::Dice;
+use crate::failure::Failure;
 use crate::host::{Ground, Host, State};
 use crate::line::{Fate, Line, Out, Reading};
 use crate::network::Network;
@@ -138,7 +139,7 @@ impl World {
     }
 
     /// Plays it all. `Err`: what does not hold.
-    pub(crate) fn run(&mut self) -> Result<(), String> {
+    pub(crate) fn run(&mut self) -> Result<(), Failure> {
         let faults = self.fault_dice();
         for _ in 0..self.ground.plan.steps {
             self.fault(&faults);
@@ -181,7 +182,7 @@ impl World {
     }
 
     /// A moment passes. `healthy`: everybody gets their turn.
-    fn step(&mut self, time: Duration, healthy: bool) -> Result<(), String> {
+    fn step(&mut self, time: Duration, healthy: bool) -> Result<(), Failure> {
         self.tally.steps += 1;
         self.ground.clock.advance(time);
         for host in &self.hosts {
@@ -203,7 +204,7 @@ impl World {
         Ok(())
     }
 
-    fn step_host(&mut self, number: usize, now: Instant, healthy: bool) -> Result<(), String> {
+    fn step_host(&mut self, number: usize, now: Instant, healthy: bool) -> Result<(), Failure> {
         let count = self.hosts[number].shards.len();
         let first = self.order.below(count.max(1));
         for shard in (0..count).map(|shard| (first + shard) % count) {
@@ -262,7 +263,7 @@ impl World {
     }
 
     /// A client and its server get a turn with their connection.
-    fn turn(&mut self, number: usize, healthy: bool) -> Result<(), String> {
+    fn turn(&mut self, number: usize, healthy: bool) -> Result<(), Failure> {
         let now = self.ground.clock.now();
         let dice = self.clients[number].dice.clone();
         let Some(connection) = &mut self.clients[number].connection else {
@@ -320,7 +321,7 @@ impl World {
     }
 
     /// A token that has run out ends its socket soon.
-    fn check_expiry(&mut self, number: usize) -> Result<(), String> {
+    fn check_expiry(&mut self, number: usize) -> Result<(), Failure> {
         let now = self.ground.clock.now();
         let Some(connection) = &mut self.clients[number].connection else {
             return Ok(());
@@ -334,14 +335,16 @@ impl World {
         if !is_overdue {
             connection.overdue_since = None;
         } else if now - *connection.overdue_since.get_or_insert(now) > EXPIRED_WITHIN {
-            return Err(format!("client {number}: its token ran out long ago"));
+            let rule = "a token that ran out long ago still serves";
+            return Err(Failure::new(rule, format!("client {number}")));
         }
         Ok(())
     }
 
-    fn take(&mut self, number: usize, packet: Out) -> Result<(), String> {
+    fn take(&mut self, number: usize, packet: Out) -> Result<(), Failure> {
         let Out::Text(packet) = packet else {
-            return Err(format!("client {number}: bytes that nobody expects"));
+            let detail = format!("client {number}");
+            return Err(Failure::new("bytes that nobody expects", detail));
         };
         note!(self, "client {number} receives {packet:.150}");
         if packet.contains("token_expired") {
@@ -375,15 +378,18 @@ impl World {
                 };
                 let client = &mut self.clients[number];
                 let taken = client.take(packet, &mut self.sent, &judge);
-                taken.map_err(|what| format!("client {number}: {what} ({packet:.200})"))?;
+                taken.map_err(|what| what.with(format!("client {number}: {packet:.200}")))?;
             }
-            _ => return Err(format!("client {number}: a packet {packet}")),
+            _ => {
+                let detail = format!("client {number}: {packet}");
+                return Err(Failure::new("a packet of no kind", detail));
+            }
         }
         Ok(())
     }
 
     /// The faults end: everything that is owed comes.
-    fn repair(&mut self) -> Result<(), String> {
+    fn repair(&mut self) -> Result<(), Failure> {
         if self.ground.plan.has(Fault::BusOutage) {
             self.ground.network.outage(Duration::from_secs(1), false);
         }
@@ -423,7 +429,7 @@ impl World {
         (plan.ping_interval + plan.ping_timeout) * 5 / 4 + Duration::from_secs(1)
     }
 
-    fn pass(&mut self, time: Duration) -> Result<(), String> {
+    fn pass(&mut self, time: Duration) -> Result<(), Failure> {
         let end = self.ground.clock.now() + time;
         loop {
             let now = self.ground.clock.now();
@@ -456,7 +462,7 @@ impl World {
     }
 
     /// After the repair: acks, messages and presence are complete.
-    fn check_all_is_told(&self) -> Result<(), String> {
+    fn check_all_is_told(&self) -> Result<(), Failure> {
         let store = &self.ground.store;
         if !store.is_idle() {
             return Err("the store is still asked".into());
@@ -469,13 +475,16 @@ impl World {
                 continue;
             };
             if connection.pending() > 0 && !connection.has_left {
-                return Err(format!("client {number} lacks an ack"));
+                return Err(Failure::new(
+                    "an ack is lacking",
+                    format!("client {number}"),
+                ));
             }
             for (room, membership) in &connection.rooms {
                 let (last, head) = (membership.last, store.head(room));
                 if last.is_some_and(|last| last != head) {
-                    let what = format!("client {number} has {last:?} of {room}, not {head}");
-                    return Err(what);
+                    let detail = format!("client {number} has {last:?} of {room}, not {head}");
+                    return Err(Failure::new("messages are lacking", detail));
                 }
                 for (user, is_there) in &membership.users {
                     let hosts = self.places.get(&(room.clone(), user.clone()));
@@ -485,8 +494,8 @@ impl World {
                     // Nobody is told of their own coming.
                     let is_told = *user != client.user && is_of_one && !self.is_going(user);
                     if is_told && *is_there != self.is_in(user, room) {
-                        let what = format!("client {number}: {user} in {room}: {is_there}");
-                        return Err(what);
+                        let detail = format!("client {number}: {user} in {room}: {is_there}");
+                        return Err(Failure::new("told wrongly who is there", detail));
                     }
                 }
             }
@@ -514,7 +523,7 @@ impl World {
         })
     }
 
-    fn leave_all(&mut self) -> Result<(), String> {
+    fn leave_all(&mut self) -> Result<(), Failure> {
         note!(self, "all leave");
         for number in 0..self.clients.len() {
             if self.order.chance(300) {
