@@ -191,6 +191,19 @@ fn secrets_are_rotated_by_a_list_and_never_shown() {
     let config = env(&[("JWT_SECRET", &two)]).expect("both are long enough");
     assert_eq!(config.jwt_secrets.len(), 2);
     assert!(!format!("{config:?}").contains("0123456789"));
+    // Each has at least 32 bytes, the later ones too, and blanks around it are none of them.
+    let short = "s".repeat(31);
+    let enough = "s".repeat(32);
+    assert!(env(&[("JWT_SECRET", &enough)]).is_ok());
+    for wrong in [
+        short.clone(),
+        format!("{SECRET},{short}"),
+        format!("{SECRET}, {short} "),
+        ",".to_owned(),
+    ] {
+        let refused = env(&[("JWT_SECRET", &wrong)]);
+        assert_eq!(refused.expect_err("it is too short"), ["JWT_SECRET"]);
+    }
 }
 
 #[test]

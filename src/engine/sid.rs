@@ -94,9 +94,23 @@ mod tests {
     }
 
     #[test]
-    fn differs_from_the_one_before() {
+    fn ninety_six_of_its_bits_are_drawn_anew() {
         let env = Env::seeded(3);
-        assert_ne!(Sid::new(&env, 1, 1), Sid::new(&env, 1, 1));
+        let (mut ones, mut zeros) = ([0; BYTES], [0; BYTES]);
+        for _ in 0..100 {
+            let mut bytes = [0; BYTES];
+            let sid = Sid::new(&env, 0x1234, 5);
+            let decoded = URL_SAFE_NO_PAD.decode_slice(sid.0, &mut bytes);
+            assert_eq!(decoded, Ok(BYTES));
+            for (place, byte) in bytes.into_iter().enumerate() {
+                ones[place] |= byte;
+                zeros[place] |= !byte;
+            }
+        }
+        let drawn = ones.iter().zip(zeros).map(|(one, zero)| one & zero);
+        let drawn: Vec<u8> = drawn.collect();
+        assert_eq!(drawn[..3], [0; 3], "the host and the shard");
+        assert_eq!(drawn[3..], [0xff; 12]);
     }
 
     #[test]

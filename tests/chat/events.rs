@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::support::server::shared;
-use super::{BOTH, Via, client, room};
+use super::{BOTH, Client, Via, client, room};
 
 /// That a timestamp is RFC 3339 in UTC with milliseconds.
 fn is_timestamp(value: &Value) -> bool {
@@ -133,6 +133,33 @@ fn the_end_of_a_connection_is_a_leave() {
         }
         assert_eq!(watch.expect("userLeft")["userId"], "bob");
     }
+    watch.expect_quiet();
+}
+
+/// One `userLeft` for each `userJoined`, also when the connections of a hundred are reset at once.
+#[test]
+fn a_hundred_who_drop_at_once_leave_once_each() {
+    let room = room("hundred");
+    let mut watch = client(shared(), Via::WebSocket, "watch");
+    watch.join(&room);
+    let name = |event: &str, watch: &mut Client| {
+        let notice = watch.expect(event);
+        notice["userId"].as_str().expect("a name").to_owned()
+    };
+    let users: Vec<String> = (0..100).map(|number| format!("user-{number}")).collect();
+    let mut all = Vec::new();
+    for user in &users {
+        let mut one = client(shared(), Via::WebSocket, user);
+        one.join(&room);
+        assert_eq!(name("userJoined", &mut watch), *user);
+        all.push(one);
+    }
+    drop(all);
+    let mut left: Vec<String> = users.iter().map(|_| name("userLeft", &mut watch)).collect();
+    let mut expected = users.clone();
+    left.sort();
+    expected.sort();
+    assert_eq!(left, expected);
     watch.expect_quiet();
 }
 

@@ -7,7 +7,7 @@
 //! Polling: `poll` opens a session, `get`, `post BODY`.
 //! WebSocket: `ws [TARGET]`, `upgrade TARGET` (no session opens), `frame WORDS : PAYLOAD`, `frames N WORDS : PAYLOAD`,
 //! `text PACKET`, `expect GLOB`, `pong PAYLOAD`, `close CODE|CODE|none`, `alive`.
-//! Chat: `connect`, `poll-connect`, `try-connect AUTH`, `emit NAME JSON`, `ask NAME JSON`, `ack ok|CODE [GLOB]`,
+//! Chat: `connect` (sets `$socket`), `poll-connect`, `try-connect AUTH`, `emit NAME JSON`, `ask NAME JSON`, `ack ok|CODE [GLOB]`,
 //! `join`, `event NAME GLOB`, `exception CODE`, `quiet`, `jwt HEADER CLAIMS KEY` (sets `$token`), `history STATUS`.
 
 use std::collections::HashMap;
@@ -324,11 +324,15 @@ impl Player {
 
     fn chat_step(&mut self, verb: &str, rest: &str) -> Result<(), Fault> {
         match verb {
-            "connect" => self.steps(&[
-                "ws",
-                r#"text 40{"token":"$token"}"#,
-                r#"expect 40{"sid":*}"#,
-            ]),
+            "connect" => {
+                self.steps(&["ws", r#"text 40{"token":"$token"}"#])?;
+                let packet = self.packet()?;
+                let id = packet.strip_prefix(r#"40{"sid":""#);
+                let id = id.and_then(|id| id.strip_suffix(r#""}"#));
+                let id = id.ok_or_else(|| packet.clone())?.to_owned();
+                self.variables.insert("socket", id);
+                Ok(())
+            }
             "poll-connect" => self.steps(&[
                 "poll",
                 r#"post 40{"token":"$token"}"#,
