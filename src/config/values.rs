@@ -161,7 +161,7 @@ pub fn jwks_file(path: &Path, read: Read<'_>) -> Result<JwksFile, String> {
     })
 }
 
-/// A list of origins as browsers send them.
+/// A list of origins as browsers send them: in lower case, and without the port that the scheme has anyway.
 pub(super) fn origins(text: &str) -> Result<Vec<Box<str>>, String> {
     let wrong = |origin: &str| {
         format!(
@@ -172,17 +172,21 @@ pub(super) fn origins(text: &str) -> Result<Vec<Box<str>>, String> {
         .map(str::trim)
         .filter(|origin| !origin.is_empty())
         .map(|origin| {
-            let host = origin
-                .strip_prefix("https://")
-                .or_else(|| origin.strip_prefix("http://"))
-                .ok_or_else(|| wrong(origin))?;
+            let origin = origin.to_ascii_lowercase();
+            let (host, port) = match origin.strip_prefix("https://") {
+                Some(host) => (host, ":443"),
+                None => match origin.strip_prefix("http://") {
+                    Some(host) => (host, ":80"),
+                    None => return Err(wrong(&origin)),
+                },
+            };
             let plain = host
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b));
             if host.is_empty() || !plain {
-                return Err(wrong(origin));
+                return Err(wrong(&origin));
             }
-            Ok(origin.to_ascii_lowercase().into())
+            Ok(origin.strip_suffix(port).unwrap_or(&origin).into())
         })
         .collect()
 }
@@ -344,9 +348,18 @@ mod tests {
 
     #[test]
     fn origins_are_scheme_and_host_only() {
-        let both = origins("https://App.example, http://localhost:3000").expect("both are origins");
-        assert_eq!(&*both[0], "https://app.example");
-        assert_eq!(&*both[1], "http://localhost:3000");
+        let all = "https://App.example, http://localhost:3000, HTTPS://b.example:443,http://[::1]:80, http://c:443";
+        let expected = [
+            "https://app.example",
+            "http://localhost:3000",
+            "https://b.example",
+            "http://[::1]",
+            "http://c:443",
+        ];
+        assert_eq!(
+            origins(all).expect("all are origins"),
+            expected.map(Box::<str>::from)
+        );
         for wrong in [
             "*",
             "app.example",
