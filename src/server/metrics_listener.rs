@@ -99,7 +99,6 @@ fn accept(listener: &TcpListener, handle: &PrometheusHandle, status: &Arc<Status
 }
 
 fn serve(mut stream: TcpStream, handle: &PrometheusHandle, status: &Status) -> io::Result<()> {
-    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let head = read_head(&mut stream)?;
     step_back();
     let answer = match parse(&head) {
@@ -123,7 +122,8 @@ fn serve(mut stream: TcpStream, handle: &PrometheusHandle, status: &Status) -> i
         Some(("HEAD", _)) => answer.find("\r\n\r\n").map_or(answer.len(), |end| end + 4),
         _ => answer.len(),
     };
-    stream.write_all(&answer.as_bytes()[..end])?;
+    let deadline = Instant::now() + WRITE_TIMEOUT;
+    write_until(&mut stream, &answer.as_bytes()[..end], deadline)?;
     stream.shutdown(std::net::Shutdown::Write)
 }
 
@@ -138,18 +138,42 @@ fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let deadline = Instant::now() + READ_TIMEOUT;
     let mut head = Vec::with_capacity(1024);
     let mut chunk = [0; 1024];
-    while !head.windows(4).any(|four| four == b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
+    // Looked for in what is new, and in the three bytes before.
+    let mut looked = 0_usize;
+    while !head[looked.saturating_sub(3)..]
+        .windows(4)
+        .any(|four| four == b"\r\n\r\n")
+        && head.len() < HEAD_BYTES_MAX
+    {
+        looked = head.len();
+        stream.set_read_timeout(Some(left(deadline)?))?;
         match stream.read(&mut chunk)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => head.extend_from_slice(&chunk[..count]),
         }
     }
     Ok(head)
+}
+
+/// Writes all before `deadline`, which no byte that is read pushes back.
+fn write_until(stream: &mut TcpStream, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        stream.set_write_timeout(Some(left(deadline)?))?;
+        match stream.write(rest)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => rest = &rest[count..],
+        }
+    }
+    Ok(())
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(left)
 }
 
 /// Method and path of a whole request head.
@@ -198,6 +222,41 @@ mod tests {
         );
         assert_eq!(parse(b"GET /metrics HTTP/1.1\r\nhost: a\r\n"), None);
         assert_eq!(parse(b"\x16\x03\x01\x02\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn a_head_may_come_byte_by_byte_and_an_answer_be_read_so_within_its_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it has one");
+        let mut client = TcpStream::connect(address).expect("it listens");
+        let (mut served, _) = listener.accept().expect("somebody comes");
+        let head = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n";
+        client.set_nodelay(true).expect("a socket");
+        let mut slow = client.try_clone().expect("a handle");
+        let drip = std::thread::spawn(move || {
+            for byte in head {
+                slow.write_all(&[*byte]).expect("it reads");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        assert_eq!(read_head(&mut served).expect("a head"), head);
+        drip.join().expect("it was sent");
+        // More than the kernel holds, for somebody who reads a little all the time.
+        let reading = std::thread::spawn(move || {
+            let mut some = [0; 1024];
+            while client.read(&mut some).is_ok_and(|count| count > 0) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let begin = Instant::now();
+        let deadline = begin + Duration::from_millis(300);
+        let written = write_until(&mut served, &vec![0; 64 << 20], deadline);
+        let error = written.expect_err("it is given up");
+        let late = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock];
+        assert!(late.contains(&error.kind()), "{error}");
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        // What the kernel holds is read to the end of this program, or of patience.
+        drop((served, reading));
     }
 
     #[test]
