@@ -58,7 +58,7 @@ fn a_thousand_connections_that_say_nothing_are_gone_and_cost_little() {
     let _turn = turn();
     let folder = folder();
     let server = Server::start(folder.path(), &[("SHARDS", "2")]);
-    let witness = Witness::start(server.address);
+    let witness = Witness::start(server.address, Via::WebSocket);
     // The first few hundred bring the executor's own memory.
     drop(
         (0..200)
@@ -115,7 +115,7 @@ fn what_is_announced_and_never_sent_costs_nothing() {
     let _turn = turn();
     let folder = folder();
     let server = Server::start(folder.path(), &[("SHARDS", "2")]);
-    let witness = Witness::start(server.address);
+    let witness = Witness::start(server.address, Via::WebSocket);
     let before = settled(&server);
     let announced: Vec<Client> = (0..300)
         .map(|number| {
@@ -170,7 +170,7 @@ fn a_server_out_of_descriptors_serves_those_it_has_and_then_the_next() {
     std::fs::write(&program, script).expect("a file");
     std::fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("it is ours");
     let server = Server::start_program(&program, folder.path(), &[("SHARDS", "2")]);
-    let witness = Witness::start(server.address);
+    let witness = Witness::start(server.address, Via::WebSocket);
     let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| connect(server.address)).collect();
     for wire in &mut clients {
         // Kept alive, so that their descriptors stay taken.
@@ -284,10 +284,13 @@ fn rooms_that_are_left_leave_no_memory_behind() {
 #[test]
 fn a_storm_that_is_dropped_at_once_leaves_nothing_behind() {
     let _turn = turn();
-    let count = if long() { 5000 } else { 2000 };
+    let count = if long() { 9000 } else { 2000 };
     let folder = folder();
-    let server = Server::start(folder.path(), &[("SHARDS", "2")]);
-    let witness = Witness::start(server.address);
+    let server = Server::start(
+        folder.path(),
+        &[("SHARDS", "2"), ("DATABASE_URL", "memory:")],
+    );
+    let witness = Witness::start(server.address, Via::WebSocket);
     let storm = || {
         let begun = Instant::now();
         let all: Vec<Wire> = (0..count)
@@ -321,9 +324,10 @@ fn a_storm_that_is_dropped_at_once_leaves_nothing_behind() {
     let second = storm();
     let after = settled(&server);
     eprintln!(
-        "{count} connected and gone in {first:?}, again in {second:?}; {} KiB after the first, {} after the second",
+        "{count} connected and gone in {first:?}, again in {second:?}; {} KiB after the first, {} after the second; an ack took {:?} at most",
         before >> 10,
-        after >> 10
+        after >> 10,
+        witness.slowest()
     );
     assert!(
         after <= before + before / 10 + 4 * MIB,

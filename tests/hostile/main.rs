@@ -39,12 +39,12 @@ const WORKERS: usize = 6;
 
 #[test]
 fn one_shard_holds() {
-    suite(1);
+    suite(1, Via::WebSocket);
 }
 
 #[test]
 fn four_shards_hold() {
-    suite(4);
+    suite(4, Via::Polling);
 }
 
 /// Every rule is somebody's, and every case is for a rule.
@@ -76,7 +76,7 @@ fn every_rule_has_a_case() {
     assert!(cases.len() >= 300, "{} cases", cases.len());
 }
 
-fn suite(shards: usize) {
+fn suite(shards: usize, listening: Via) {
     let cases = case::all();
     let wanted = std::env::var("HOSTILE_CASE").unwrap_or_default();
     let cases: Vec<&Case> = cases
@@ -91,7 +91,7 @@ fn suite(shards: usize) {
         ("LOG_LEVEL", "warn"),
     ];
     let server = Server::start(folder.path(), &settings);
-    let witness = Witness::start(server.address);
+    let witness = Witness::start(server.address, listening);
     let run = Run {
         server: &server,
         witness: &witness,

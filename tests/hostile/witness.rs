@@ -27,6 +27,8 @@ struct State {
     over: AtomicBool,
     /// The last number that the listener saw.
     seen: AtomicU64,
+    /// The longest wait for an ack, in milliseconds.
+    slowest_ms: AtomicU64,
     fault: Mutex<Option<String>>,
 }
 
@@ -42,10 +44,10 @@ impl State {
 }
 
 impl Witness {
-    pub(crate) fn start(address: SocketAddr) -> Self {
+    /// `via` is the listener's transport: what disturbs only one of them is seen, too.
+    pub(crate) fn start(address: SocketAddr, via: Via) -> Self {
         let state = Arc::<State>::default();
-        // By polling and from another shard, perhaps: whatever disturbs either is seen.
-        let mut listener = Client::connect(address, Via::WebSocket, &token("witness"));
+        let mut listener = Client::connect(address, via, &token("witness"));
         listener.join("witness");
         let mut sender = Client::connect(address, Via::WebSocket, &token("sender"));
         sender.join("witness");
@@ -73,6 +75,11 @@ impl Witness {
             }
             sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The longest wait for an ack until now.
+    pub(crate) fn slowest(&self) -> Duration {
+        Duration::from_millis(self.state.slowest_ms.load(Ordering::SeqCst))
     }
 
     /// Ends it; says how many messages there were.
@@ -105,11 +112,14 @@ fn hear(client: &mut Client, state: &State) {
 fn say(client: &mut Client, state: &State) {
     while !state.is_over() {
         let payload = json!({"roomId": "witness", "content": "x"});
+        let begun = Instant::now();
         let id = client.ask("sendMessage", &payload);
         match client.ack_within(id, PATIENCE) {
             Some(ack) if ack["ok"] == true => {}
             ack => state.fail(format!("an ack was {ack:?}")),
         }
+        let took = u64::try_from(begun.elapsed().as_millis()).expect("it is not for ever");
+        state.slowest_ms.fetch_max(took, Ordering::SeqCst);
         while client.event_within(Duration::ZERO).is_some() {}
         sleep(PAUSE);
     }
