@@ -1,12 +1,12 @@
-//! The README's table of bounds: each row names what counts it, and that is counted.
+//! The README's table of bounds: each row names what counts it, and that is counted; each has its tests.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::case;
 use super::support::server::Server;
 
-/// Met by some case of the suite. The others take a test of their own: a client that does not read for
-/// 20 s, a replay (`tests/chat/replay.rs`), and ten thousand who come and go.
+/// Not met by any case of the suite, but by the tests that `bounds.toml` names.
 const ELSEWHERE: [&str; 3] = ["write_time", "replay", "presence"];
 
 /// The words in backticks of the last column of each row.
@@ -78,6 +78,19 @@ fn every_bound_is_counted_and_every_count_is_in_the_table() {
         used.insert(other.to_owned());
     }
     assert_eq!(told, used);
+}
+
+#[test]
+fn every_bound_has_its_tests() {
+    let mut tests = case::bounds();
+    for (row, _) in counted() {
+        let tests = tests.remove(&row).unwrap_or_default();
+        assert!(!tests.is_empty(), "bounds.toml names no test of: {row}");
+        for test in tests {
+            assert!(case::is_known(&test), "{test} is missing");
+        }
+    }
+    assert!(tests.is_empty(), "no such rows: {:?}", tests.keys());
 }
 
 /// After all cases: each bound that a case meets was counted.

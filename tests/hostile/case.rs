@@ -4,7 +4,7 @@
 //! `after` stand around its steps. `play` says what the steps mean. Bytes are written with the escapes
 //! `\r \n \t \0 \\ \xNN`, repetitions `{9000*a}`, and variables `$name`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -91,6 +91,39 @@ pub(crate) fn rules() -> Vec<Rule> {
     }
     let text = std::fs::read_to_string(folder().join("rules.toml")).expect("the rules");
     toml::from_str::<Rules>(&text).expect("rules").rule
+}
+
+/// Whether there is a test `file::name`: a function, a row of a table of tests, or a case.
+pub(crate) fn is_known(test: &str) -> bool {
+    let (file, name) = test.split_once("::").expect("file::test");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let known = if path
+        .extension()
+        .is_some_and(|extension| extension == "toml")
+    {
+        vec![format!("\", \"{name}\", ")]
+    } else {
+        ["(", ":", ","].map(|end| format!("{name}{end}")).to_vec()
+    };
+    known.iter().any(|known| source.contains(known))
+}
+
+/// The tests of each row of the README's table of bounds, by its first cell.
+pub(crate) fn bounds() -> BTreeMap<String, Vec<String>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Row {
+        what: String,
+        tests: Vec<String>,
+    }
+    #[derive(Deserialize)]
+    struct Rows {
+        row: Vec<Row>,
+    }
+    let text = std::fs::read_to_string(folder().join("bounds.toml")).expect("the rows");
+    let rows = toml::from_str::<Rows>(&text).expect("rows").row;
+    rows.into_iter().map(|row| (row.what, row.tests)).collect()
 }
 
 /// The bytes that a text of a step stands for.
