@@ -214,31 +214,21 @@ impl Visit for Said {
 /// Longest text of a panic that is shown, in bytes.
 const TEXT_BYTES_MAX: usize = 300;
 
-/// A panic's text without what it quotes: that may be what somebody wrote, or a secret.
+/// A panic's text without what it quotes: that may be what somebody wrote, or a secret. What is quoted may
+/// hold quotes itself, so all goes from the first to the last.
 #[must_use]
 pub fn without_quotes(text: &str) -> String {
-    let mut out = String::new();
-    let mut end = None;
-    for c in text.chars() {
-        match end {
-            Some(mark) if c == mark => {
-                out.push(c);
-                end = None;
-            }
-            Some(_) => {}
-            None => {
-                out.push(c);
-                if matches!(c, '"' | '`') {
-                    out.push('…');
-                    end = Some(c);
-                }
-            }
-        }
-        if out.len() >= TEXT_BYTES_MAX {
-            break;
-        }
-    }
-    out
+    let quote = |c| matches!(c, '"' | '`');
+    let Some(first) = text.find(quote) else {
+        return shortened(text);
+    };
+    let last = text.rfind(quote).filter(|last| *last > first);
+    let behind = last.map_or("", |last| &text[last..]);
+    shortened(&format!("{}…{behind}", &text[..=first]))
+}
+
+fn shortened(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
 }
 
 #[cfg(test)]
@@ -253,7 +243,30 @@ mod tests {
             "byte index 1 is not a char boundary; it is inside 'é' of `…`"
         );
         assert_eq!(without_quotes("it failed: \"hunter2"), "it failed: \"…");
-        assert!(without_quotes(&"x".repeat(9000)).len() <= TEXT_BYTES_MAX);
+        for written in [
+            "hunter2\"hunter2\"hunter2",
+            "hunter2`hunter2",
+            "`hunter2\"",
+            "\"",
+            "\n\"\n",
+        ] {
+            for text in [
+                format!("inside 'é' of `{written}`[...]"),
+                format!("an `Err` value: Odd({written:?}, 7)"),
+            ] {
+                let shown = without_quotes(&text);
+                assert!(!shown.contains("hunter2"), "{shown}");
+                assert!(shown.contains('…'), "{shown}");
+            }
+        }
+        assert_eq!(without_quotes("index 7 out of 3"), "index 7 out of 3");
+        for long in [
+            "x".repeat(9000),
+            "ü".repeat(9000),
+            format!("`{}`", "ü".repeat(9000)),
+        ] {
+            assert!(without_quotes(&long).len() <= TEXT_BYTES_MAX);
+        }
     }
 
     #[test]
