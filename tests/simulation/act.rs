@@ -17,6 +17,9 @@ use std::fmt::Write as _;
 
 const DOWN_MS: usize = 1_500;
 const OUTAGE_MS: usize = 3_000;
+/// How often all connections are cut when the bus flaps, within the time of an outage.
+const FLAPS_MIN: usize = 3;
+const FLAPS_MAX: usize = 8;
 const SILENCE_MS: usize = 1_500;
 const WALL_JUMP_MS: usize = 20_000;
 /// The least time between two faults that make the store seem silent.
@@ -43,7 +46,7 @@ impl World {
             Fault::Stall => 50,
             Fault::BusLoss | Fault::BusSilent => 100,
             Fault::WallJump => 150,
-            Fault::HostCrash | Fault::BusOutage => 300,
+            Fault::HostCrash | Fault::BusOutage | Fault::BusFlapping => 300,
             Fault::HostDrain => 400,
             Fault::StoreDown | Fault::ClockJump | Fault::GreatJump => 120,
             _ => 0,
@@ -64,6 +67,13 @@ impl World {
             Fault::StoreDown | Fault::ClockJump | Fault::GreatJump
         );
         if needs_pause && now < self.fault_after {
+            return;
+        }
+        let is_of_bus = matches!(
+            fault,
+            Fault::BusLoss | Fault::BusSilent | Fault::BusOutage | Fault::BusFlapping
+        );
+        if is_of_bus && !self.ground.plan.has_redis {
             return;
         }
         match fault {
@@ -92,6 +102,12 @@ impl World {
                 let (time, is_silent) = (dice.ms(OUTAGE_MS), dice.chance(500));
                 note!(self, "the bus is away for {time:?}, silent: {is_silent}");
                 self.ground.network.outage(time, is_silent);
+            }
+            Fault::BusFlapping => {
+                let count = dice.between(FLAPS_MIN, FLAPS_MAX);
+                let flaps: Vec<_> = (0..count).map(|_| dice.ms(OUTAGE_MS)).collect();
+                note!(self, "the bus flaps after {flaps:?}");
+                self.ground.network.flap(&flaps);
             }
             Fault::StoreDown => {
                 let down = dice.ms(DOWN_MS);
@@ -153,9 +169,10 @@ impl World {
             connection.line.upgrade(&shard.engine);
         }
         if self.ground.plan.has(Fault::UpgradeRace) && dice.chance(60) {
-            let what = connection.line.disturb(&shard.engine, &dice);
-            note!(self, "client {number} {what}");
-            self.count(Fault::UpgradeRace);
+            if let Some(what) = connection.line.disturb(&shard.engine, &dice) {
+                note!(self, "client {number} {what}");
+                self.count(Fault::UpgradeRace);
+            }
             return;
         }
         if connection.has_left {

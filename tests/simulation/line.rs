@@ -179,10 +179,10 @@ impl Line {
         }
     }
 
-    /// Does to an upgrade what it must survive.
-    pub(crate) fn disturb(&mut self, engine: &Engine, dice: &Dice) -> &'static str {
+    /// Does to an upgrade what it must survive; `None`: it was nothing.
+    pub(crate) fn disturb(&mut self, engine: &Engine, dice: &Dice) -> Option<&'static str> {
         let is_upgrading = matches!(self.way, Way::Probing | Way::Granted);
-        match dice.below(5) {
+        Some(match dice.below(5) {
             0 if is_upgrading => {
                 self.let_go(engine, CloseReason::TransportClose);
                 "abandons its upgrade"
@@ -206,8 +206,8 @@ impl Line {
                 self.is_over |= engine.begin_poll(self.key).is_err();
                 "polls twice"
             }
-            _ => "does nothing",
-        }
+            _ => return None,
+        })
     }
 
     /// A turn: the server reads and writes, then the client does. Returns the packets that came.

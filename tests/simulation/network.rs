@@ -30,6 +30,22 @@ pub(crate) struct Network {
     queue_max: usize,
     /// Connections that were ended because too much waited for them.
     pub(crate) overflows: Cell<u64>,
+    /// Writes of nodes that arrived later than they were sent.
+    pub(crate) late: Cell<u64>,
+    /// Messages that arrived after one of the same channel that was sent later, by another node.
+    pub(crate) overtaken: Cell<u64>,
+    /// When the newest message of each channel was sent that has arrived.
+    newest: RefCell<BTreeMap<Vec<u8>, Instant>>,
+    /// When all connections are cut again: the bus flaps.
+    flaps: RefCell<Vec<Instant>>,
+}
+
+/// Bytes that were written at once.
+struct Chunk {
+    sent: Instant,
+    /// When they arrive.
+    at: Instant,
+    bytes: Vec<u8>,
 }
 
 /// One connection, and what its node has subscribed to by it.
@@ -42,9 +58,9 @@ struct Wire {
     /// No byte moves until then.
     silent_until: Option<Instant>,
     channels: BTreeSet<Vec<u8>>,
-    up: VecDeque<(Instant, Vec<u8>)>,
+    up: VecDeque<Chunk>,
     input: Vec<u8>,
-    down: VecDeque<(Instant, Vec<u8>)>,
+    down: VecDeque<Chunk>,
     waiting: usize,
 }
 
@@ -60,9 +76,10 @@ impl Wire {
 }
 
 /// Puts bytes behind those that are under way.
-fn later(queue: &mut VecDeque<(Instant, Vec<u8>)>, at: Instant, bytes: Vec<u8>) {
-    let last = queue.back().map_or(at, |(last, _)| *last);
-    queue.push_back((last.max(at), bytes));
+fn later(queue: &mut VecDeque<Chunk>, sent: Instant, delay: Duration, bytes: Vec<u8>) {
+    let at = sent + delay;
+    let at = queue.back().map_or(at, |last| last.at.max(at));
+    queue.push_back(Chunk { sent, at, bytes });
 }
 
 impl Network {
@@ -75,6 +92,10 @@ impl Network {
             down_until,
             queue_max,
             overflows: Cell::new(0),
+            late: Cell::new(0),
+            overtaken: Cell::new(0),
+            newest: RefCell::default(),
+            flaps: RefCell::default(),
         })
     }
 
@@ -83,8 +104,8 @@ impl Network {
         if has_left {
             let mut wires = self.wires.borrow_mut();
             for (_, wire) in wires.iter_mut().filter(|(node, _)| node.0 == host) {
-                for (at, _) in &mut wire.up {
-                    *at = self.clock.now();
+                for chunk in &mut wire.up {
+                    chunk.at = self.clock.now();
                 }
             }
             drop(wires);
@@ -98,7 +119,7 @@ impl Network {
         let wires = self.wires.borrow();
         let of_wire = |wire: &Wire| {
             let queues = [wire.up.front(), wire.down.front()];
-            let first = queues.into_iter().flatten().map(|(at, _)| *at).min();
+            let first = queues.into_iter().flatten().map(|chunk| chunk.at).min();
             let at = first.into_iter().chain(wire.connect_at).min()?;
             Some(wire.silent_until.map_or(at, |until| until.max(at)))
         };
@@ -134,9 +155,17 @@ impl Network {
         }
     }
 
+    /// All connections are cut, again and again: so long from now each time.
+    pub(crate) fn flap(&self, after: &[Duration]) {
+        let now = self.clock.now();
+        let flaps = after.iter().map(|after| now + *after);
+        self.flaps.borrow_mut().extend(flaps);
+    }
+
     /// The faults end.
     pub(crate) fn mend(&self) {
         self.down_until.set(self.clock.now());
+        self.flaps.borrow_mut().clear();
         for wire in self.wires.borrow_mut().values_mut() {
             wire.silent_until = None;
         }
@@ -145,6 +174,12 @@ impl Network {
     /// The broker takes what has come, and answers.
     pub(crate) fn run(&self) {
         let now = self.clock.now();
+        let flaps = &mut *self.flaps.borrow_mut();
+        let count = flaps.len();
+        flaps.retain(|at| *at > now);
+        if flaps.len() < count {
+            self.wires.borrow_mut().values_mut().for_each(Wire::cut);
+        }
         let mut wires = self.wires.borrow_mut();
         let nodes: Vec<Node> = wires.keys().copied().collect();
         for node in nodes {
@@ -153,14 +188,39 @@ impl Network {
                 continue;
             }
             wire.silent_until = None;
-            while let Some((_, bytes)) = wire.up.pop_front_if(|(at, _)| *at <= now) {
-                wire.input.extend(bytes);
+            self.hear(&mut wires, node);
+        }
+    }
+
+    /// Obeys what has arrived from a node.
+    fn hear(&self, wires: &mut BTreeMap<Node, Wire>, node: Node) {
+        let now = self.clock.now();
+        loop {
+            let wire = wires.get_mut(&node).expect("it is there");
+            let Some(chunk) = wire.up.pop_front_if(|chunk| chunk.at <= now) else {
+                return;
+            };
+            if chunk.at > chunk.sent {
+                self.late.set(self.late.get() + 1);
             }
+            wire.input.extend(chunk.bytes);
             while let Some(command) = take_command(&mut wires.get_mut(&node).expect("there").input)
             {
-                self.obey(&mut wires, node, &command);
+                if command[0] == b"PUBLISH" {
+                    self.note_order(&command[1], chunk.sent);
+                }
+                self.obey(wires, node, &command);
             }
         }
+    }
+
+    fn note_order(&self, channel: &[u8], sent: Instant) {
+        let mut newest = self.newest.borrow_mut();
+        let newest = newest.entry(channel.to_vec()).or_insert(sent);
+        if sent < *newest {
+            self.overtaken.set(self.overtaken.get() + 1);
+        }
+        *newest = sent.max(*newest);
     }
 
     fn say(&self, wire: &mut Wire, bytes: Vec<u8>) {
@@ -169,8 +229,7 @@ impl Network {
             self.overflows.set(self.overflows.get() + 1);
             return wire.cut();
         }
-        let at = self.clock.now() + self.dice.ms(30);
-        later(&mut wire.down, at, bytes);
+        later(&mut wire.down, self.clock.now(), self.dice.ms(30), bytes);
     }
 
     fn obey(&self, wires: &mut BTreeMap<Node, Wire>, node: Node, command: &[Vec<u8>]) {
@@ -341,9 +400,10 @@ impl Link {
             if wire.silent_until.is_some_and(|until| now < until) {
                 return;
             }
-            let Some((_, bytes)) = wire.down.pop_front_if(|(at, _)| *at <= now) else {
+            let Some(chunk) = wire.down.pop_front_if(|chunk| chunk.at <= now) else {
                 return;
             };
+            let bytes = chunk.bytes;
             wire.waiting -= bytes.len();
             drop(wires);
             let (first, second) = bytes.split_at(self.network.dice.below(bytes.len() + 1));
@@ -370,8 +430,8 @@ impl Link {
         }
         let output = redis.take_output();
         if !output.is_empty() {
-            let at = self.network.clock.now() + self.network.dice.ms(30);
-            later(&mut wire.up, at, output);
+            let (now, delay) = (self.network.clock.now(), self.network.dice.ms(30));
+            later(&mut wire.up, now, delay, output);
         }
     }
 }

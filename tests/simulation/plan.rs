@@ -27,6 +27,7 @@ pub(crate) enum Fault {
     BusSilent,
     BusLoss,
     BusOutage,
+    BusFlapping,
     HostCrash,
     HostDrain,
     Stall,
@@ -37,7 +38,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::StoreError,
         Self::StoreUnknown,
         Self::StoreSlow,
@@ -52,6 +53,7 @@ impl Fault {
         Self::BusSilent,
         Self::BusLoss,
         Self::BusOutage,
+        Self::BusFlapping,
         Self::HostCrash,
         Self::HostDrain,
         Self::Stall,
@@ -77,6 +79,7 @@ impl Fault {
             Self::BusSilent => "bus-silent",
             Self::BusLoss => "bus-loss",
             Self::BusOutage => "bus-outage",
+            Self::BusFlapping => "bus-flapping",
             Self::HostCrash => "host-crash",
             Self::HostDrain => "host-drain",
             Self::Stall => "stall",

@@ -153,6 +153,8 @@ pub(crate) fn first_that_fails(defect: Defect, seeds: Range<u64>) -> Option<(u64
 fn add(sum: &mut Tally, part: &Tally) {
     sum.steps += part.steps;
     sum.messages += part.messages;
+    sum.late += part.late;
+    sum.overtaken += part.overtaken;
     for (fault, count) in &part.faults {
         *sum.faults.entry(*fault).or_default() += count;
     }
@@ -163,6 +165,10 @@ fn report(seeds: u64, tally: &Tally, seconds: f64) {
     print(&format!(
         "{seeds} seeds in {seconds:.1} s: {} steps, {} messages stored",
         tally.steps, tally.messages
+    ));
+    print(&format!(
+        "writes of the bus that were late: {}; messages overtaken: {}",
+        tally.late, tally.overtaken
     ));
     for fault in Fault::ALL {
         let count = tally.faults.get(&fault).copied().unwrap_or(0);

@@ -220,8 +220,13 @@ impl SimulatedStore {
         let slot = Slot::new();
         let (store, answer) = (self.clone(), slot.clone());
         let delay = self.delay() / 4;
-        if self.is_down() {
+        if self.is_down() || self.dice.chance(self.refused_per_mille.get()) {
+            self.note(Fault::StoreError);
             self.at(owner, delay, false, move || answer.put(Err(down())));
+        } else if self.dice.chance(self.unknown_per_mille.get()) {
+            self.note(Fault::StoreUnknown);
+            let timeout = move || answer.put(Err(StoreError::Timeout));
+            self.at(owner, delay, false, timeout);
         } else if self.dice.chance(500) {
             let value = read(self);
             self.at(owner, delay, false, move || answer.put(Ok(value)));

@@ -51,6 +51,9 @@ pub(crate) use note;
 pub(crate) struct Tally {
     pub(crate) steps: u64,
     pub(crate) messages: u64,
+    /// Writes of the bus that were late; messages of it that later ones overtook.
+    pub(crate) late: u64,
+    pub(crate) overtaken: u64,
     pub(crate) faults: BTreeMap<Fault, u64>,
 }
 
@@ -172,6 +175,7 @@ impl World {
         let network = &self.ground.network;
         let full = tally.faults.entry(Fault::FullQueue).or_default();
         *full += network.overflows.get();
+        (tally.late, tally.overtaken) = (network.late.get(), network.overtaken.get());
         let truth = self.ground.store.truth.borrow();
         tally.messages = truth.values().map(|list| list.len() as u64).sum();
         tally
