@@ -108,6 +108,7 @@ table! {
     STORE_READ_SECONDS = "yum_store_read_seconds", Kind::Histogram(SECONDS), Seconds, "One read of history, heads or missed messages.";
     STORE_QUEUE = "yum_store_queue", Kind::Gauge, Count, "Messages that wait for the store's writer.";
     STORE_REFUSED = "yum_store_refused_total", Kind::Counter, Count, "Calls that the store refused, by reason.";
+    STORE_FORGOTTEN = "yum_store_forgotten_total", Kind::Counter, Count, "Messages that the store in memory let go of because it was full.";
     STORE_REPLICA_READS = "yum_store_replica_reads_total", Kind::Counter, Count, "Pages of history asked of replicas, by outcome: served, or left to the primary because the replica was behind or unreachable.";
     STORE_UP = "yum_store_up", Kind::Gauge, Count, "Whether the store takes messages: 1 or 0.";
     STORE_RECONNECTS = "yum_store_reconnects_total", Kind::Counter, Count, "Connections to the database made, the first ones included.";
@@ -118,6 +119,7 @@ table! {
     LOG_LINES_DROPPED = "yum_log_lines_dropped_total", Kind::Counter, Count, "Log lines dropped because the writer was behind.";
     LOG_LINES_REPEATED = "yum_log_lines_repeated_total", Kind::Counter, Count, "Log lines left out because the same place had logged often within a short time.";
     REPORTS = "yum_reports_total", Kind::Counter, Count, "Errors reported to Sentry, by outcome.";
+    SCRAPES_REFUSED = "yum_scrapes_refused_total", Kind::Counter, Count, "Connections to the metrics' own listener that got no figures, by reason.";
     DRAINING = "yum_draining", Kind::Gauge, Count, "Whether the server is going away: 1 or 0.";
     RELOADS = "yum_reloads_total", Kind::Counter, Count, "Times that settings or public keys were reread, by outcome: done or refused.";
 }
@@ -132,15 +134,16 @@ pub fn describe() {
         }
     }
     // What rarely happens is there before it has: a rate over what is missing is not 0.
-    for name in [LOG_LINES_DROPPED, LOG_LINES_REPEATED] {
+    for name in [LOG_LINES_DROPPED, LOG_LINES_REPEATED, STORE_FORGOTTEN] {
         metrics::counter!(name).increment(0);
     }
-    for (name, outcomes) in [
-        (REPORTS, ["sent", "failed", "dropped"].as_slice()),
-        (RELOADS, &["done", "refused"]),
+    for (name, key, values) in [
+        (REPORTS, "outcome", ["sent", "failed", "dropped"].as_slice()),
+        (RELOADS, "outcome", &["done", "refused"]),
+        (SCRAPES_REFUSED, "reason", &["busy", "head", "slow"]),
     ] {
-        for outcome in outcomes {
-            metrics::counter!(name, "outcome" => *outcome).increment(0);
+        for value in values {
+            metrics::counter!(name, key => *value).increment(0);
         }
     }
 }
@@ -276,6 +279,7 @@ pub struct Metrics {
 
 /// The labels of [`Metrics::bounds`].
 const BOUNDS_MET: &[&str] = &[
+    "absent_users",
     "attachments_time",
     "close_time",
     "connect_time",

@@ -223,9 +223,11 @@ impl ShardDirectory {
         self.directory.usages.arrive(user)
     }
 
-    /// A socket of the user, which arrived, is gone.
-    pub fn leave(&self, user: &str, now: Instant) {
-        self.directory.usages.leave(user, now);
+    /// A socket of the user, which arrived, is gone. `true`: so many users are away that what one of
+    /// them had used up is forgotten.
+    #[must_use]
+    pub fn leave(&self, user: &str, now: Instant) -> bool {
+        self.directory.usages.leave(user, now)
     }
 
     /// Takes one message from what the user may send; `Err` is how long to wait.

@@ -128,11 +128,12 @@ impl Usages {
         entry.usage.clone()
     }
 
-    pub(super) fn leave(&self, user: &str, now: Instant) {
+    /// `true`: for this one somebody else was forgotten too early.
+    pub(super) fn leave(&self, user: &str, now: Instant) -> bool {
         let now = self.elapsed(now);
         let mut part = lock(self.part(user));
         let Some(entry) = part.users.get_mut(user) else {
-            return;
+            return false;
         };
         entry.sockets = entry.sockets.saturating_sub(1);
         if entry.sockets == 0 && !entry.is_noted {
@@ -143,7 +144,7 @@ impl Usages {
                 part.absent.push_back(user.into());
             }
         }
-        part.sweep(now);
+        part.sweep(now)
     }
 
     pub(super) fn sweep(&self, now: Instant) {
@@ -185,19 +186,27 @@ impl Usages {
 }
 
 impl Part {
-    /// Lets go of absent users that are as good as new, and of those who are too many.
-    fn sweep(&mut self, now: Duration) {
+    /// Lets go of absent users that are as good as new, and of those who are too many. `true`: there
+    /// were too many, and what one of them had used up is forgotten.
+    fn sweep(&mut self, now: Duration) -> bool {
+        let mut was_too_many = false;
         while let Some(user) = self.absent.front() {
             let is_one_too_many = self.absent.len() > ABSENT_MAX;
             match self.users.get_mut(user) {
                 Some(entry) if entry.sockets > 0 => entry.is_noted = false,
-                Some(entry) if !is_one_too_many && !entry.usage.is_as_new(now) => return,
-                _ => {
+                Some(entry) => {
+                    let is_as_new = entry.usage.is_as_new(now);
+                    if !is_one_too_many && !is_as_new {
+                        break;
+                    }
+                    was_too_many |= !is_as_new;
                     self.users.remove(user);
                 }
+                None => {}
             }
             self.absent.pop_front();
         }
+        was_too_many
     }
 }
 

@@ -98,14 +98,16 @@ fn joins_are_counted_apart_and_kept_for_who_comes_back() {
 #[test]
 fn absent_users_are_bounded() {
     let (usages, now) = (Usages::default(), Instant::now());
+    let mut forgotten = 0;
     for number in 0..PARTS * ABSENT_MAX * 2 {
         let user = number.to_string();
         let usage = usages.arrive(&user);
         assert!(usages.take(&usage, limit(), now).is_ok());
-        usages.leave(&user, now);
+        forgotten += usize::from(usages.leave(&user, now));
     }
     let most = PARTS * (ABSENT_MAX + 1);
     assert!(usages.count() <= most, "{} users", usages.count());
+    assert_eq!(forgotten, 2 * PARTS * ABSENT_MAX - usages.count());
     usages.sweep(now + REFUSALS_WINDOW);
     assert_eq!(usages.count(), 0);
 }

@@ -35,7 +35,9 @@ impl Chat {
     pub(super) fn end_usage(&self, member: &Member) {
         if member.take_usage().is_some() {
             let now = self.parts.env.now();
-            self.parts.directory.leave(&member.user().id, now);
+            if self.parts.directory.leave(&member.user().id, now) {
+                self.parts.metrics.bounds.increment("absent_users");
+            }
         }
     }
 

@@ -769,3 +769,34 @@ fn each_act_asks_the_installations_own_rules() {
         Some(false)
     );
 }
+
+#[test]
+fn it_is_counted_when_too_many_are_away_to_remember_them_all() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let met = || {
+        let rendered = recorder.handle().render();
+        let mut lines = rendered.lines();
+        let line =
+            lines.find_map(|line| line.strip_prefix("yum_bounds_total{bound=\"absent_users\""));
+        line.expect("it is there").ends_with(" 1")
+    };
+    metrics::with_local_recorder(&recorder, || {
+        let world = World::new();
+        limited(&world, 3);
+        let (directory, now) = (&world.chat.parts.directory, world.env.now());
+        for number in 0..100_000 {
+            let user = number.to_string();
+            let usage = directory.arrive(&user);
+            let taken = directory.take_message(&usage, world.chat.message_rate.get(), now);
+            assert!(taken.is_ok());
+            let _ = directory.leave(&user, now);
+        }
+        let key = world.client("ada");
+        world.join(key);
+        world.say(key, "x");
+        assert!(!met());
+        world.engine.close(key, engine::CloseReason::TransportClose);
+        world.run();
+    });
+    assert!(met());
+}

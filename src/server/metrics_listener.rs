@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::process_figures;
 use super::status::Status;
-use crate::metrics::{Kind, TABLE, describe};
+use crate::metrics::{Kind, SCRAPES_REFUSED, TABLE, describe};
 use crate::net::http::{POLICY_FIELD, SECURITY_FIELDS};
 
 /// Connections served at a time; more are closed unread.
@@ -85,11 +85,16 @@ fn accept(listener: &TcpListener, handle: &PrometheusHandle, status: &Arc<Status
         };
         if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
             open.fetch_sub(1, Ordering::Relaxed);
+            refused("busy");
             continue;
         }
         let (handle, status, counted) = (handle.clone(), status.clone(), open.clone());
         let served = spawn("metrics-request", move || {
-            let _ = serve(stream, &handle, &status);
+            if let Err(error) = serve(stream, &handle, &status)
+                && is_timeout(&error)
+            {
+                refused("slow");
+            }
             counted.fetch_sub(1, Ordering::Relaxed);
         });
         if served.is_err() {
@@ -116,7 +121,10 @@ fn serve(mut stream: TcpStream, handle: &PrometheusHandle, status: &Status) -> i
         }
         Some(("GET" | "HEAD", _)) => response(404, TEXT, "not found\n"),
         Some(_) => response(405, TEXT, "method not allowed\n"),
-        None => response(400, TEXT, "bad request\n"),
+        None => {
+            refused("head");
+            response(400, TEXT, "bad request\n")
+        }
     };
     let end = match parse(&head) {
         Some(("HEAD", _)) => answer.find("\r\n\r\n").map_or(answer.len(), |end| end + 4),
@@ -125,6 +133,19 @@ fn serve(mut stream: TcpStream, handle: &PrometheusHandle, status: &Status) -> i
     let deadline = Instant::now() + WRITE_TIMEOUT;
     write_until(&mut stream, &answer.as_bytes()[..end], deadline)?;
     stream.shutdown(std::net::Shutdown::Write)
+}
+
+/// Counts a connection that gets no figures.
+fn refused(reason: &'static str) {
+    metrics::counter!(SCRAPES_REFUSED, "reason" => reason).increment(1);
+}
+
+/// Whether a socket's deadline has passed: Linux then says that it would block.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+    )
 }
 
 /// Lets the shards go first where all cores are busy: rendering takes milliseconds of a core.

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, ready};
 
+use crate::metrics::{STORE_FORGOTTEN, STORE_REFUSED};
+
 use super::{Condition, Cursor, Draft, Message, Page, Store, StoreError, Stored};
 
 /// The most messages kept, over all rooms.
@@ -94,6 +96,7 @@ impl Room {
 impl Shared {
     fn append(&mut self, draft: Draft) -> Result<Stored, StoreError> {
         if self.rooms.len() >= ROOMS_MAX && !self.rooms.contains_key(&draft.room) {
+            metrics::counter!(STORE_REFUSED, "reason" => "full").increment(1);
             return Err(StoreError::Unavailable("too many rooms in memory".into()));
         }
         let room = self.rooms.entry(draft.room.clone()).or_default();
@@ -134,6 +137,7 @@ impl Shared {
         let Some((name, weight)) = self.ages.pop_front() else {
             return;
         };
+        metrics::counter!(STORE_FORGOTTEN).increment(1);
         self.bytes -= weight;
         let room = self
             .rooms
@@ -238,6 +242,46 @@ mod tests {
             (6, true),
             "a forgotten key is new"
         );
+    }
+
+    fn count(rendered: &str, series: &str) -> u64 {
+        let line = rendered.lines().find_map(|line| line.strip_prefix(series));
+        line.map_or(0, |count| count.trim().parse().expect("a number"))
+    }
+
+    #[test]
+    fn rooms_and_bytes_are_bounded_and_that_is_counted() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let store = MemoryStore::new();
+        let append = |room: &str, content: &str| {
+            let content = content.into();
+            block_on(store.append(Draft {
+                content,
+                ..draft(room, None, 1)
+            }))
+        };
+        metrics::with_local_recorder(&recorder, || {
+            for number in 0..ROOMS_MAX {
+                append(&number.to_string(), "").unwrap();
+            }
+            let refused = append("one more", "");
+            assert!(matches!(refused, Err(StoreError::Unavailable(_))));
+            append("7", "").expect("a room that is there");
+            assert!(store.lock().ages.len() == MESSAGES_MAX);
+            let long = "x".repeat(1 << 20);
+            for _ in 0..BYTES_MAX >> 20 {
+                append("7", &long).unwrap();
+                assert!(store.lock().bytes <= BYTES_MAX);
+            }
+            let last = append("7", &long).unwrap().message.seq;
+            assert_eq!(last, 3 + (BYTES_MAX as u64 >> 20));
+        });
+        let rendered = recorder.handle().render();
+        let refused = count(&rendered, "yum_store_refused_total{reason=\"full\"}");
+        let forgotten = count(&rendered, "yum_store_forgotten_total");
+        let stored = ROOMS_MAX + 2 + (BYTES_MAX >> 20);
+        let kept = store.lock().ages.len();
+        assert_eq!((refused, forgotten), (1, (stored - kept) as u64));
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! What Prometheus gets: names, units, help and labels, and what it costs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use project_yum::metrics::{FAMILY_MAX, Kind, PAIRS_MAX, TABLE};
+use project_yum::server::metrics_listener::CONNECTIONS_MAX;
 use serde_json::json;
 
 use super::support::client::{Client, Via};
+use super::support::eventually;
 use super::support::http;
 use super::support::server::{Server, folder};
 use super::support::token::token;
@@ -27,6 +30,7 @@ const LABELS: &[(&str, &[&str])] = &[
     ("yum_redis_ignored_total", &["cause", "shard"]),
     ("yum_reloads_total", &["outcome"]),
     ("yum_reports_total", &["outcome"]),
+    ("yum_scrapes_refused_total", &["reason"]),
     ("yum_sessions", &["shard", "transport"]),
     ("yum_sessions_closed_total", &["reason", "shard"]),
     ("yum_sessions_opened_total", &["shard", "transport"]),
@@ -202,6 +206,38 @@ fn check_labels(scrape: &str, types: &BTreeMap<&str, &str>) {
             );
         }
     }
+}
+
+#[test]
+fn scrapes_are_bounded_in_number_size_and_time() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("SHARDS", "1")]);
+    let connect = || {
+        let stream = TcpStream::connect(server.metrics).expect("it listens");
+        let patience = Some(Duration::from_secs(10));
+        stream.set_read_timeout(patience).expect("a time");
+        stream
+    };
+    let counted = |reason: &str, least: f64| {
+        eventually(reason, || {
+            let count = server.try_metric("yum_scrapes_refused_total", reason)?;
+            (count >= least).then_some(())
+        });
+    };
+    let begun = Instant::now();
+    let mut silent: Vec<TcpStream> = (0..CONNECTIONS_MAX).map(|_| connect()).collect();
+    let mut end = [0];
+    assert!(matches!(connect().read(&mut end), Ok(0) | Err(_)));
+    assert!(begun.elapsed() < Duration::from_secs(2), "at once");
+    for stream in &mut silent {
+        assert_eq!(stream.read(&mut end).expect("it is closed"), 0);
+    }
+    counted("slow", 16.0);
+    counted("busy", 1.0);
+    let mut long = connect();
+    let head = format!("GET /metrics HTTP/1.1\r\nx: {}", "x".repeat(9_000));
+    long.write_all(head.as_bytes()).expect("it is taken");
+    counted("head", 1.0);
 }
 
 #[test]

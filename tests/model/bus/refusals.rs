@@ -78,7 +78,7 @@ fn a_user_who_changes_shards_starts_no_new_bucket() {
             assert_eq!(take(&own, begin, 1), 1);
             let other = directory.clone();
             let other = thread::spawn(move || take(&shard(&other, 1), full, 1));
-            own.leave(USER, left);
+            assert!(!own.leave(USER, left), "nobody else is away");
             own.sweep(full);
             assert_eq!(other.join().expect("it takes"), 1);
             assert_eq!(take(&own, full, 1), 0, "a second bucket");
