@@ -61,6 +61,11 @@ impl<'a> Reader<'a> {
         self.bytes.len() - self.at
     }
 
+    /// How many bytes were read.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
     /// The bytes of a place that a token named.
     pub(super) fn slice(&self, place: Range<usize>) -> &'a [u8] {
         &self.bytes[place]
@@ -211,6 +216,11 @@ impl Writer {
     /// Makes room for so many bytes more.
     pub(super) fn reserve(&mut self, bytes: usize) {
         self.0.reserve(bytes);
+    }
+
+    /// Appends values that are written already.
+    pub(super) fn written(&mut self, values: &[u8]) {
+        self.0.extend_from_slice(values);
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {

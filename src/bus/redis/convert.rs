@@ -13,7 +13,7 @@ use crate::hub::broadcast::{Broadcast, Order, Origin, Presence, RemoteSocket, Ro
 use crate::hub::envelope::{Answer, Ask, Far, Form, Node, Request, Response};
 use crate::hub::{Args, Flags, SocketId};
 use crate::wire::Text;
-use crate::wire::adapter::{self, Opts, Stamp, Undecodable};
+use crate::wire::adapter::{self, Names, Opts, Stamp, Undecodable};
 use crate::wire::socket_io::encode_event;
 
 /// Bytes of JSON that a message's arguments may become: the largest payload that may be set.
@@ -24,6 +24,9 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 const ACK_TIMEOUT_MAX: Duration = Duration::from_mins(10);
 /// Rooms that one request may make sockets join or leave.
 const ROOMS_MAX: usize = 1_000;
+/// Rooms that one message may be for, and as many that it may leave out. Here a name takes fifty bytes, on the
+/// wire perhaps two.
+const NAMES_MAX: usize = 65_536;
 
 /// Bytes of a response from which on it is looked through for our name before it is read: the requests
 /// that we number begin with it.
@@ -63,13 +66,18 @@ impl Identity {
         }
     }
 
-    fn target(&self, namespace: &Text, opts: &Opts) -> Target {
-        let keys = |names: &[Text]| names.iter().map(|name| self.key(name)).collect();
-        Target {
+    fn target(&self, namespace: &Text, opts: &Opts) -> Result<Target, Ignored> {
+        let keys = |names: &Names| {
+            if names.len() > NAMES_MAX {
+                return Err(Ignored::For("too_large"));
+            }
+            Ok(names.iter().map(|name| self.key(&name)).collect())
+        };
+        Ok(Target {
             namespace: namespace.clone(),
-            rooms: keys(&opts.rooms),
-            except: keys(&opts.except),
-        }
+            rooms: keys(&opts.rooms)?,
+            except: keys(&opts.except)?,
+        })
     }
 
     /// A broadcast as it travels, behind what is in `bytes`.
@@ -113,7 +121,7 @@ impl Identity {
         if read.namespace != *namespace {
             return Err(Ignored::For("namespace"));
         }
-        let target = self.target(namespace, &read.opts);
+        let target = self.target(namespace, &read.opts)?;
         let flags = Flags {
             volatile: read.opts.flags.volatile,
             compress: read.opts.flags.compress,
@@ -169,11 +177,11 @@ impl Identity {
                 adapter::Ask::Fetch(opts_of(target)),
             ),
             Ask::Join(target, rooms) => {
-                let what = adapter::Ask::Join(opts_of(target), rooms.clone());
+                let what = adapter::Ask::Join(opts_of(target), rooms.iter().cloned().collect());
                 (&target.namespace, false, what)
             }
             Ask::Leave(target, rooms) => {
-                let what = adapter::Ask::Leave(opts_of(target), rooms.clone());
+                let what = adapter::Ask::Leave(opts_of(target), rooms.iter().cloned().collect());
                 (&target.namespace, false, what)
             }
             Ask::Disconnect(target, close) => {
@@ -230,24 +238,24 @@ impl Identity {
         let all = Opts::default();
         let (what, form, needs_id) = match read.what {
             adapter::Ask::Sockets(rooms) => {
-                let target = self.target(namespace, &Opts { rooms, ..all });
+                let target = self.target(namespace, &Opts { rooms, ..all })?;
                 (Ask::Fetch(target), Form::Ids, true)
             }
             adapter::Ask::AllRooms => (Ask::Rooms(namespace.clone()), Form::Rooms, true),
             adapter::Ask::Join(opts, rooms) => {
-                let what = Ask::Join(self.target(namespace, &opts), self.public(rooms)?);
+                let what = Ask::Join(self.target(namespace, &opts)?, self.public(&rooms)?);
                 (what, Form::Done, false)
             }
             adapter::Ask::Leave(opts, rooms) => {
-                let what = Ask::Leave(self.target(namespace, &opts), self.public(rooms)?);
+                let what = Ask::Leave(self.target(namespace, &opts)?, self.public(&rooms)?);
                 (what, Form::Done, false)
             }
             adapter::Ask::Disconnect(opts, close) => {
-                let what = Ask::Disconnect(self.target(namespace, &opts), close);
+                let what = Ask::Disconnect(self.target(namespace, &opts)?, close);
                 (what, Form::Done, false)
             }
             adapter::Ask::Fetch(opts) => {
-                let target = self.target(namespace, &opts);
+                let target = self.target(namespace, &opts)?;
                 (Ask::Fetch(target), Form::Sockets, true)
             }
             adapter::Ask::ServerSideEmit { event, args } => {
@@ -268,7 +276,7 @@ impl Identity {
                 if of != *namespace {
                     return Err(Ignored::For("namespace"));
                 }
-                let what = self.broadcast_with_ack(now, namespace, (event, args), &opts);
+                let what = self.broadcast_with_ack(now, namespace, (event, args), &opts)?;
                 (what, Form::Clients, true)
             }
         };
@@ -293,13 +301,13 @@ impl Identity {
         namespace: &Text,
         (event, args): (Text, Args),
         opts: &Opts,
-    ) -> Ask {
+    ) -> Result<Ask, Ignored> {
         let timeout = opts
             .flags
             .timeout
             .map_or(ACK_TIMEOUT, Duration::from_millis);
         let broadcast = Broadcast {
-            target: self.target(namespace, opts),
+            target: self.target(namespace, opts)?,
             event,
             args,
             // They are encoded with the ids of the acknowledgements.
@@ -313,16 +321,17 @@ impl Identity {
             origin: None,
             published: now,
         };
-        Ask::Broadcast(Box::new(broadcast), timeout.min(ACK_TIMEOUT_MAX))
+        let timeout = timeout.min(ACK_TIMEOUT_MAX);
+        Ok(Ask::Broadcast(Box::new(broadcast), timeout))
     }
 
     /// Rooms that sockets may be made to join or leave: never what is a socket's own.
-    fn public(&self, mut rooms: Vec<Text>) -> Result<Vec<Text>, Ignored> {
+    fn public(&self, rooms: &Names) -> Result<Vec<Text>, Ignored> {
         if rooms.len() > ROOMS_MAX {
             return Err(Ignored::For("too_large"));
         }
-        rooms.retain(|room| matches!(self.key(room), RoomKey::Named(_)));
-        Ok(rooms)
+        let is_public = |room: &Text| matches!(self.key(room), RoomKey::Named(_));
+        Ok(rooms.iter().filter(is_public).collect())
     }
 
     /// A response as it travels; `None`: it does not go to a far node, or none is wanted.
@@ -335,7 +344,9 @@ impl Identity {
             (Answer::Sockets(sockets), Form::Sockets) => {
                 adapter::Answer::Fetched(sockets.iter().map(described).collect())
             }
-            (Answer::Rooms(rooms), Form::Rooms) => adapter::Answer::Rooms(rooms.clone()),
+            (Answer::Rooms(rooms), Form::Rooms) => {
+                adapter::Answer::Rooms(rooms.iter().cloned().collect())
+            }
             (Answer::Done, Form::Done) => adapter::Answer::Done,
             (Answer::ClientCount(count), Form::Clients) => {
                 adapter::Answer::ClientCount(*count as u64)
@@ -362,10 +373,10 @@ impl Identity {
         };
         let what = match read.what {
             adapter::Answer::Fetched(sockets) => {
-                let sockets = sockets.into_iter().filter_map(|socket| {
+                let sockets = sockets.iter().filter_map(|socket| {
                     Some(RemoteSocket {
                         id: SocketId::parse(&socket.id)?,
-                        rooms: socket.rooms,
+                        rooms: socket.rooms.iter().collect(),
                         handshake: socket.handshake,
                     })
                 });
@@ -386,11 +397,10 @@ impl Identity {
 
 fn described(socket: &RemoteSocket) -> adapter::Socket {
     let own = Text::from(socket.id.as_str());
-    let mut rooms = vec![own.clone()];
-    rooms.extend_from_slice(&socket.rooms);
+    let rooms = std::iter::once(&own).chain(&socket.rooms).cloned();
     adapter::Socket {
+        rooms: rooms.collect(),
         id: own,
-        rooms,
         handshake: socket.handshake.clone(),
     }
 }
@@ -416,10 +426,9 @@ fn names(keys: &[RoomKey]) -> Vec<&str> {
 }
 
 fn opts(target: &Target, flags: Flags) -> Opts {
-    let texts = |keys| names(keys).into_iter().map(Text::from).collect();
     Opts {
-        rooms: texts(&target.rooms),
-        except: texts(&target.except),
+        rooms: names(&target.rooms).into_iter().collect(),
+        except: names(&target.except).into_iter().collect(),
         flags: flags_of(flags),
     }
 }

@@ -262,11 +262,11 @@ impl Redis {
 
     fn take_heads(&self, now: Instant, message: &Bytes) -> Result<(), Ignored> {
         let heads = adapter::decode_heads(message)?;
-        if heads.is_empty() {
+        if heads.len() == 0 {
             self.compare_soon(now);
             return Ok(());
         }
-        let heads = heads.into_iter().map(|head| Head {
+        let heads = heads.map(|head| Head {
             namespace: head.namespace,
             room: head.room,
             seq: head.seq,

@@ -284,7 +284,7 @@ fn a_foreign_broadcast_is_passed_on_as_it_is() {
             event: "hi".into(),
             args: Args::one(&1),
             opts: Opts {
-                rooms: rooms.iter().map(|room| (*room).into()).collect(),
+                rooms: rooms.iter().copied().collect(),
                 ..Opts::default()
             },
             stamp: None,
@@ -444,7 +444,7 @@ fn a_number_that_somebody_made_up_stops_no_room() {
             event: "msg".into(),
             args: Args::builder().push(&0).push("x").build(),
             opts: Opts {
-                rooms: vec!["o".into()],
+                rooms: ["o"].into_iter().collect(),
                 ..Opts::default()
             },
             stamp: Some(adapter::Stamp {

@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use bytes::Bytes;
 
 use super::json::{self, Json};
-use super::{Broadcast, Flags, Opts, Presence, Stamp, Undecodable};
+use super::{Broadcast, Flags, Names, Opts, Presence, Stamp, Undecodable};
 use crate::wire::Text;
 use crate::wire::msgpack::{Reader, Token, Writer};
 use crate::wire::socket_io::{Args, is_reserved};
@@ -53,14 +53,15 @@ pub fn decode_broadcast(message: &Bytes, bytes_max: usize) -> Result<Broadcast, 
     })
 }
 
-struct Packet {
-    namespace: Text,
-    event: Text,
-    args: Args,
+/// What a packet says.
+pub(super) struct Packet {
+    pub(super) namespace: Text,
+    pub(super) event: Text,
+    pub(super) args: Args,
 }
 
 /// `{type, data, nsp}`, in any order.
-fn packet(reader: &mut Reader<'_>, bytes_max: usize) -> Result<Packet, Undecodable> {
+pub(super) fn packet(reader: &mut Reader<'_>, bytes_max: usize) -> Result<Packet, Undecodable> {
     let (mut kind, mut event, mut namespace) = (None, None, None);
     each(reader, |reader, key| {
         match key {
@@ -88,7 +89,7 @@ fn packet(reader: &mut Reader<'_>, bytes_max: usize) -> Result<Packet, Undecodab
 }
 
 /// `[name, …arguments]`.
-fn data(reader: &mut Reader<'_>, bytes_max: usize) -> Result<(Text, Args), Undecodable> {
+pub(super) fn data(reader: &mut Reader<'_>, bytes_max: usize) -> Result<(Text, Args), Undecodable> {
     let Token::Array(count @ 1..) = reader.token()? else {
         return Err(Undecodable::Shape);
     };
@@ -105,7 +106,7 @@ fn data(reader: &mut Reader<'_>, bytes_max: usize) -> Result<(Text, Args), Undec
 }
 
 /// `{rooms, except, flags}`, in any order, each of which may lack.
-fn opts(reader: &mut Reader<'_>) -> Result<Opts, Undecodable> {
+pub(super) fn opts(reader: &mut Reader<'_>) -> Result<Opts, Undecodable> {
     let mut opts = Opts::default();
     each(reader, |reader, key| {
         match key {
@@ -121,7 +122,7 @@ fn opts(reader: &mut Reader<'_>) -> Result<Opts, Undecodable> {
 
 fn flags(reader: &mut Reader<'_>) -> Result<Flags, Undecodable> {
     let mut flags = Flags::default();
-    if is_nil(reader)? {
+    if is_absent(reader)? {
         return Ok(flags);
     }
     each(reader, |reader, key| {
@@ -137,17 +138,13 @@ fn flags(reader: &mut Reader<'_>) -> Result<Flags, Undecodable> {
     Ok(flags)
 }
 
-fn names(reader: &mut Reader<'_>) -> Result<Vec<Text>, Undecodable> {
+/// A list of names; none, if it is not there.
+pub(super) fn names(reader: &mut Reader<'_>) -> Result<Names, Undecodable> {
+    if is_absent(reader)? {
+        return Ok(Names::default());
+    }
     match reader.token()? {
-        Token::Nil => Ok(Vec::new()),
-        Token::Array(count) => {
-            // Each has a byte at least, and is as large as many of them: no more room than for these.
-            let mut names = Vec::with_capacity(count);
-            for _ in 0..count {
-                names.push(text(reader)?);
-            }
-            Ok(names)
-        }
+        Token::Array(count) => Names::read(reader, count),
         _ => Err(Undecodable::Shape),
     }
 }
@@ -162,11 +159,11 @@ pub(super) fn text(reader: &mut Reader<'_>) -> Result<Text, Undecodable> {
         return Ok(text);
     }
     let name = json::name(reader)?.ok_or(Undecodable::Shape)?;
-    Ok(Text::from(&*name))
+    Ok(Text::from(name.into_owned()))
 }
 
 /// Calls `entry` for each key of a map; it reads the value.
-fn each<'a>(
+pub(super) fn each<'a>(
     reader: &mut Reader<'a>,
     mut entry: impl FnMut(&mut Reader<'a>, &str) -> Result<(), Undecodable>,
 ) -> Result<(), Undecodable> {
@@ -181,7 +178,7 @@ fn each<'a>(
 }
 
 /// An integer that is not negative, in whatever form; `None` for anything else.
-fn number(reader: &mut Reader<'_>) -> Result<Option<u64>, Undecodable> {
+pub(super) fn number(reader: &mut Reader<'_>) -> Result<Option<u64>, Undecodable> {
     Ok(match reader.token()? {
         Token::Unsigned(number) => Some(number),
         Token::Float(number) => json::integer(number).and_then(|number| number.try_into().ok()),
@@ -192,14 +189,18 @@ fn number(reader: &mut Reader<'_>) -> Result<Option<u64>, Undecodable> {
     })
 }
 
-/// Goes past a nil, if there is one.
-fn is_nil(reader: &mut Reader<'_>) -> Result<bool, Undecodable> {
+/// Goes past a nil or an `undefined`, if there is one.
+pub(super) fn is_absent(reader: &mut Reader<'_>) -> Result<bool, Undecodable> {
     let mut ahead = reader.clone();
-    let is_nil = ahead.token()? == Token::Nil;
-    if is_nil {
+    let is_absent = match ahead.token()? {
+        Token::Nil => true,
+        Token::Extension(0, place) => place.len() == 1,
+        _ => false,
+    };
+    if is_absent {
         *reader = ahead;
     }
-    Ok(is_nil)
+    Ok(is_absent)
 }
 
 /// `[count, seq | nil, [host, version, user] | nil]`; anything else is somebody else's.
@@ -261,8 +262,8 @@ pub fn encode_broadcast(broadcast: &Broadcast) -> Vec<u8> {
         namespace: &broadcast.namespace,
         event: &broadcast.event,
         args: &broadcast.args,
-        rooms: &broadcast.opts.rooms,
-        except: &broadcast.opts.except,
+        rooms: &broadcast.opts.rooms.iter().collect::<Vec<_>>(),
+        except: &broadcast.opts.except.iter().collect::<Vec<_>>(),
         flags: broadcast.opts.flags,
         stamp: broadcast.stamp.as_ref(),
     };
@@ -278,8 +279,9 @@ pub fn write_broadcast<T: Borrow<str>>(bytes: Vec<u8>, broadcast: &Outgoing<'_, 
     writer.array(if broadcast.stamp.is_some() { 4 } else { 3 });
     writer.string(broadcast.uid);
     write_packet(&mut writer, broadcast.namespace, event, args);
-    let (rooms, except) = (broadcast.rooms, broadcast.except);
-    write_opts(&mut writer, rooms, except, broadcast.flags);
+    let (rooms, except) = (broadcast.rooms.iter(), broadcast.except.iter());
+    let (rooms, except) = (rooms.map(T::borrow), except.map(T::borrow));
+    write_opts::<&str>(&mut writer, rooms, except, broadcast.flags);
     if let Some(stamp) = broadcast.stamp {
         write_stamp(&mut writer, stamp);
     }
@@ -298,18 +300,13 @@ pub(super) fn write_packet(writer: &mut Writer, namespace: &str, event: &str, ar
 
 pub(super) fn write_opts<T: Borrow<str>>(
     writer: &mut Writer,
-    rooms: &[T],
-    except: &[T],
+    rooms: impl ExactSizeIterator<Item = T>,
+    except: impl ExactSizeIterator<Item = T>,
     flags: Flags,
 ) {
     writer.map(3);
-    for (key, names) in [("rooms", rooms), ("except", except)] {
-        writer.string(key);
-        writer.array(names.len());
-        for name in names {
-            writer.string(name.borrow());
-        }
-    }
+    write_names(writer, "rooms", rooms);
+    write_names(writer, "except", except);
     writer.string("flags");
     let Flags {
         volatile,
@@ -329,6 +326,18 @@ pub(super) fn write_opts<T: Borrow<str>>(
     if let Some(timeout) = timeout {
         writer.string("timeout");
         writer.unsigned(timeout);
+    }
+}
+
+fn write_names<T: Borrow<str>>(
+    writer: &mut Writer,
+    key: &str,
+    names: impl ExactSizeIterator<Item = T>,
+) {
+    writer.string(key);
+    writer.array(names.len());
+    for name in names {
+        writer.string(name.borrow());
     }
 }
 

@@ -58,7 +58,7 @@ impl Json {
     /// Adds the next value of `reader`; what JSON has no form for is `null`.
     pub(super) fn value(&mut self, reader: &mut Reader<'_>) -> Result<(), Undecodable> {
         if self.nested(reader, 0)? == Wrote::Nothing {
-            self.text.extend_from_slice(b"null");
+            self.push("null")?;
         }
         Ok(())
     }
@@ -84,18 +84,18 @@ impl Json {
 
     fn nested(&mut self, reader: &mut Reader<'_>, depth: usize) -> Result<Wrote, Undecodable> {
         match reader.token()? {
-            Token::Nil => self.text.extend_from_slice(b"null"),
-            Token::Bool(true) => self.text.extend_from_slice(b"true"),
-            Token::Bool(false) => self.text.extend_from_slice(b"false"),
+            Token::Nil => self.push("null")?,
+            Token::Bool(true) => self.push("true")?,
+            Token::Bool(false) => self.push("false")?,
             Token::Unsigned(value) => self.json(&value),
             Token::Negative(value) => self.json(&value),
             Token::Float(value) => self.float(value),
-            Token::String(place) => self.string(&lossy(reader.slice(place))),
+            Token::String(place) => self.string(reader.slice(place))?,
             Token::Binary(place) => self.binary(reader.share(place))?,
             Token::Array(count) => {
-                self.text.push(b'[');
+                self.push("[")?;
                 self.elements(reader, count, depth + 1)?;
-                self.text.push(b']');
+                self.push("]")?;
             }
             Token::Map(count) => self.object(reader, count, depth + 1)?,
             Token::Extension(kind, place) => {
@@ -119,10 +119,10 @@ impl Json {
         }
         for nth in 0..count {
             if nth > 0 {
-                self.text.push(b',');
+                self.push(",")?;
             }
             if self.nested(reader, depth)? == Wrote::Nothing {
-                self.text.extend_from_slice(b"null");
+                self.push("null")?;
             }
         }
         Ok(())
@@ -137,23 +137,41 @@ impl Json {
         if depth > DEPTH_MAX {
             return Err(Undecodable::TooDeep);
         }
-        self.text.push(b'{');
+        self.push("{")?;
         let mut is_first = true;
         for _ in 0..count {
             let before = self.text.len();
             if !is_first {
-                self.text.push(b',');
+                self.push(",")?;
             }
-            let key = name(reader)?.ok_or(Undecodable::Shape)?;
-            self.is_suspect |= key == "_placeholder";
-            self.string(&key);
-            self.text.push(b':');
+            self.key(reader)?;
+            self.push(":")?;
             match self.nested(reader, depth)? {
                 Wrote::Value => is_first = false,
                 Wrote::Nothing => self.text.truncate(before),
             }
         }
-        self.text.push(b'}');
+        self.push("}")
+    }
+
+    fn key(&mut self, reader: &mut Reader<'_>) -> Result<(), Undecodable> {
+        let mut ahead = reader.clone();
+        if let Token::String(place) = ahead.token()? {
+            *reader = ahead;
+            let key = reader.slice(place);
+            self.is_suspect |= key == b"_placeholder";
+            return self.string(key);
+        }
+        let number = name(reader)?.ok_or(Undecodable::Shape)?;
+        self.string(number.as_bytes())
+    }
+
+    /// Appends a piece, if it has room. There is never much more memory than the text may have.
+    fn push(&mut self, piece: &str) -> Result<(), Undecodable> {
+        if piece.len() > self.bytes_max.saturating_sub(self.text.len()) {
+            return Err(Undecodable::TooLarge);
+        }
+        self.text.extend_from_slice(piece.as_bytes());
         Ok(())
     }
 
@@ -169,18 +187,49 @@ impl Json {
         }
     }
 
-    fn string(&mut self, value: &str) {
-        if is_plain(value) {
-            self.text.push(b'"');
-            self.text.extend_from_slice(value.as_bytes());
-            self.text.push(b'"');
-        } else {
-            self.json(value);
+    /// A string; what of it is no UTF-8 becomes U+FFFD. Nearly all are text, and to see that takes less.
+    fn string(&mut self, value: &[u8]) -> Result<(), Undecodable> {
+        self.push("\"")?;
+        match std::str::from_utf8(value) {
+            Ok(text) if is_plain(text) => self.push(text)?,
+            Ok(text) => self.escaped(text)?,
+            Err(_) => {
+                for chunk in value.utf8_chunks() {
+                    self.escaped(chunk.valid())?;
+                    if !chunk.invalid().is_empty() {
+                        self.push("\u{fffd}")?;
+                    }
+                }
+            }
         }
+        self.push("\"")
     }
 
-    /// A string, or a number: a float that is none is `null`.
-    fn json(&mut self, value: &(impl Serialize + ?Sized)) {
+    /// What stands between a string's quotes.
+    fn escaped(&mut self, text: &str) -> Result<(), Undecodable> {
+        let is_special = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
+        let mut rest = text;
+        while let Some(at) = rest.bytes().position(is_special) {
+            let (before, special) = rest.split_at(at);
+            self.push(before)?;
+            let (special, behind) = special.split_at(1);
+            rest = behind;
+            match special {
+                "\"" => self.push("\\\"")?,
+                "\\" => self.push("\\\\")?,
+                "\u{8}" => self.push("\\b")?,
+                "\t" => self.push("\\t")?,
+                "\n" => self.push("\\n")?,
+                "\u{c}" => self.push("\\f")?,
+                "\r" => self.push("\\r")?,
+                other => self.push(&format!("\\u{:04x}", other.as_bytes()[0]))?,
+            }
+        }
+        self.push(rest)
+    }
+
+    /// A number: a float that is none is `null`.
+    fn json(&mut self, value: &impl Serialize) {
         serde_json::to_writer(&mut self.text, value).expect("memory takes every byte");
     }
 
@@ -201,27 +250,35 @@ impl Json {
             // `undefined`
             (0, 1) => return Ok(Wrote::Nothing),
             (-1, _) | (0, 8) => match date(kind, &data).as_deref() {
-                Some(moment) => self.string(moment),
-                None => self.text.extend_from_slice(b"null"),
+                Some(moment) => self.string(moment.as_bytes())?,
+                None => self.push("null")?,
             },
             // An ArrayBuffer.
             (0, _) => self.binary(data)?,
             (kind, _) => {
                 self.print(format_args!("[{kind},"));
                 self.binary(data)?;
-                self.text.push(b']');
+                self.push("]")?;
             }
         }
         Ok(Wrote::Value)
     }
 }
 
-/// Bytes as text; what is none becomes U+FFFD. Nearly all are text, and to see that takes less.
+/// Bytes as text; what is none becomes U+FFFD. It takes as much memory as the text has, and no more.
 fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.into(),
-        Err(_) => String::from_utf8_lossy(bytes),
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return text.into();
     }
+    let replaced = |invalid: &[u8]| if invalid.is_empty() { "" } else { "\u{fffd}" };
+    let chunks = || bytes.utf8_chunks();
+    let length = chunks().map(|chunk| chunk.valid().len() + replaced(chunk.invalid()).len());
+    let mut text = String::with_capacity(length.sum());
+    for chunk in chunks() {
+        text.push_str(chunk.valid());
+        text.push_str(replaced(chunk.invalid()));
+    }
+    text.into()
 }
 
 /// A string, or a number as its text: the key of an object, the name of a room, an id. `None`: nil.

@@ -7,14 +7,17 @@
 
 mod broadcast;
 mod json;
+mod message;
+mod names;
 mod notice;
 mod request;
 #[cfg(test)]
 mod tests;
 
 pub use self::broadcast::{Outgoing, decode_broadcast, encode_broadcast, sender, write_broadcast};
+pub use self::names::{Names, Sockets};
 pub use self::notice::{
-    HEADS_MAX, Head, HostNews, HostNotice, decode_heads, decode_host_notice, encode_heads,
+    HEADS_MAX, Head, Heads, HostNews, HostNotice, decode_heads, decode_host_notice, encode_heads,
     encode_host_notice,
 };
 pub use self::request::{decode_request, decode_response, encode_request, encode_response};
@@ -173,9 +176,9 @@ impl Channels {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Opts {
     /// Rooms whose members are meant; none: everybody.
-    pub rooms: Vec<Text>,
+    pub rooms: Names,
     /// Rooms whose members are left out.
-    pub except: Vec<Text>,
+    pub except: Names,
     /// How it is sent.
     pub flags: Flags,
 }
@@ -255,13 +258,13 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     /// Type 0: the ids of the sockets in these rooms (none: all).
-    Sockets(Vec<Text>),
+    Sockets(Names),
     /// Type 1: all rooms, the sockets' own included.
     AllRooms,
     /// Type 2: make sockets join rooms. The old form names a socket and a room.
-    Join(Opts, Vec<Text>),
+    Join(Opts, Names),
     /// Type 3: make sockets leave rooms.
-    Leave(Opts, Vec<Text>),
+    Leave(Opts, Names),
     /// Type 4: disconnect sockets; `true`: with their connections.
     Disconnect(Opts, bool),
     /// Type 5: sockets with all that is known of them.
@@ -299,13 +302,13 @@ pub struct Response {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// To type 0. An empty list reads as [`Answer::Fetched`]: the wire does not tell them apart.
-    Sockets(Vec<Text>),
+    Sockets(Names),
     /// To type 1.
-    Rooms(Vec<Text>),
+    Rooms(Names),
     /// To the old forms of 2, 3 and 4.
     Done,
     /// To type 5.
-    Fetched(Vec<Socket>),
+    Fetched(Sockets),
     /// To type 6: the answer, one argument or none.
     ServerSideAck(Args),
     /// First to type 7: how many clients were asked.
@@ -320,7 +323,7 @@ pub struct Socket {
     /// Its id.
     pub id: Text,
     /// The rooms that it is in, its own included.
-    pub rooms: Vec<Text>,
+    pub rooms: Names,
     /// How it came: a JSON object to be written, which is not read.
     pub handshake: Text,
 }

@@ -58,8 +58,30 @@ pub fn encode_heads(heads: &[Head]) -> Vec<u8> {
     writer.into_bytes()
 }
 
+/// The heads of a notice. It is read again as they are taken: a list of them would be many times as large.
+#[derive(Debug, Clone)]
+pub struct Heads<'a> {
+    reader: Reader<'a>,
+    left: usize,
+}
+
+impl Iterator for Heads<'_> {
+    type Item = Head;
+
+    fn next(&mut self) -> Option<Head> {
+        self.left = self.left.checked_sub(1)?;
+        Some(read_head(&mut self.reader).expect("the notice was read once"))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Heads<'_> {}
+
 /// Reads a head notice.
-pub fn decode_heads(message: &Bytes) -> Result<Vec<Head>, Undecodable> {
+pub fn decode_heads(message: &Bytes) -> Result<Heads<'_>, Undecodable> {
     let mut reader = Reader::new(message);
     let Token::Array(count) = reader.token()? else {
         return Err(Undecodable::Shape);
@@ -67,8 +89,13 @@ pub fn decode_heads(message: &Bytes) -> Result<Vec<Head>, Undecodable> {
     if count > HEADS_MAX {
         return Err(Undecodable::TooLarge);
     }
-    let heads = (0..count).map(|_| read_head(&mut reader));
-    let heads = heads.collect::<Result<_, _>>()?;
+    let heads = Heads {
+        reader: reader.clone(),
+        left: count,
+    };
+    for _ in 0..count {
+        read_head(&mut reader)?;
+    }
     end(&reader)?;
     Ok(heads)
 }

@@ -23,6 +23,10 @@ fn args(list: &str) -> Args {
     Args::new(list.into(), Vec::new())
 }
 
+fn names(names: &[&str]) -> Names {
+    names.iter().copied().collect()
+}
+
 fn broadcast(event: &str, args: Args, rooms: &[&str]) -> Broadcast {
     Broadcast {
         uid: "x7Sa6C".into(),
@@ -30,7 +34,7 @@ fn broadcast(event: &str, args: Args, rooms: &[&str]) -> Broadcast {
         event: event.into(),
         args,
         opts: Opts {
-            rooms: rooms.iter().map(|room| Text::from(*room)).collect(),
+            rooms: names(rooms),
             ..Opts::default()
         },
         stamp: None,
@@ -109,8 +113,8 @@ fn takes_every_form_of_a_field() {
         (&*read.uid, &*read.namespace, &*read.event),
         ("x", "/", "e")
     );
-    assert_eq!(read.opts.except, [Text::from("5"), Text::from("5.5")]);
-    assert_eq!(read.opts.rooms, []);
+    assert_eq!(read.opts.except, names(&["5", "5.5"]));
+    assert!(read.opts.rooms.is_empty());
     let flagged = hex("93 a178 82 a464617461 91 a165 a474797065 05 \
          81 a5666c616773 84 a8766f6c6174696c65 c3 a8636f6d7072657373 c2 a774696d656f7574 64 a178 93 010203");
     let flags = decode(&flagged).unwrap().opts.flags;
@@ -365,11 +369,11 @@ fn our_own_notices_read_back() {
     };
     let heads = vec![head("/", 1), head("/chat", u64::MAX)];
     let written: Bytes = encode_heads(&heads).into();
-    assert_eq!(decode_heads(&written), Ok(heads));
+    assert_eq!(decode_heads(&written).map(Vec::from_iter), Ok(heads));
     for length in 0..written.len() {
         assert_eq!(
-            decode_heads(&written.slice(..length)),
-            Err(Undecodable::Truncated)
+            decode_heads(&written.slice(..length)).unwrap_err(),
+            Undecodable::Truncated
         );
     }
     for news in [HostNews::Start, HostNews::Beat, HostNews::Stop] {
@@ -389,8 +393,8 @@ fn our_own_notices_read_back() {
     );
     let many = vec![head("/", 1); HEADS_MAX + 1];
     assert_eq!(
-        decode_heads(&encode_heads(&many).into()),
-        Err(Undecodable::TooLarge)
+        decode_heads(&encode_heads(&many).into()).unwrap_err(),
+        Undecodable::TooLarge
     );
 }
 
@@ -432,6 +436,27 @@ proptest! {
         sent.stamp = Some(Stamp { count: 1, seq, presence: None });
         let read = decode(&encode_broadcast(&sent)).unwrap();
         prop_assert_eq!(read, sent);
+    }
+
+    #[test]
+    fn strings_are_written_as_the_crate_writes_them(bytes in proptest::collection::vec(
+        prop_oneof![4 => any::<u8>(), 2 => 0_u8..0x20, 2 => Just(b'"'), 1 => Just(b'\\'), 2 => Just(0xc3)],
+        0..31,
+    )) {
+        let string = [&[0xa0 | u8::try_from(bytes.len()).unwrap()], &*bytes].concat();
+        let expected = serde_json::to_string(&*String::from_utf8_lossy(&bytes)).unwrap();
+        let message = [&hex("93 a178 82 a474797065 02 a464617461 92 a165")[..], &string, b"\x80"].concat();
+        let read = decode(&message).map(|read| read.args.list().to_string());
+        prop_assert_eq!(read, Ok(expected));
+    }
+
+    #[test]
+    fn no_text_is_longer_than_it_may_be(value in any_json(), less in any::<proptest::sample::Index>()) {
+        let sent = encode_broadcast(&broadcast("e", Args::one(&value), &[])).into();
+        let length = decode_broadcast(&sent, BYTES_MAX).unwrap().args.list().len();
+        prop_assert!(decode_broadcast(&sent, length).is_ok());
+        let shorter = decode_broadcast(&sent, less.index(length));
+        prop_assert_eq!(shorter, Err(Undecodable::TooLarge));
     }
 
     #[test]

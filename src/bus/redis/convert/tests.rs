@@ -89,9 +89,12 @@ fn a_name_is_one_room_and_a_socket_of_ours_is_none() {
     assert_eq!(us.key(&id.as_str().into()), RoomKey::Private(id));
     let other = own(8);
     assert_eq!(us.key(&other.as_str().into()), named(other.as_str()));
-    let rooms = us.public(vec![id.as_str().into(), "a".into()]).unwrap();
+    let rooms = us.public(&Names::from_iter([id.as_str(), "a"])).unwrap();
     assert_eq!(rooms, ["a".into()]);
-    assert!(us.public(vec!["a".into(); ROOMS_MAX + 1]).is_err());
+    assert!(
+        us.public(&Names::from_iter(vec!["a"; ROOMS_MAX + 1]))
+            .is_err()
+    );
 }
 
 #[test]
@@ -130,6 +133,46 @@ fn answers_find_who_asked_and_nobody_else() {
     assert_eq!(heard.id, 42);
     assert!(matches!(heard.what, Answer::Sockets(sockets) if sockets.len() == 1));
     assert!(matches!(b.read_response(&answer), Err(Ignored::Own)));
+}
+
+#[test]
+fn a_message_for_too_many_rooms_is_ignored() {
+    let (us, them) = (identity("aaaaaa", 1), identity("bbbbbb", 2));
+    let namespace = Text::from("/");
+    let read = |opts: Opts| {
+        let request = adapter::encode_request(&adapter::Request {
+            uid: Some(them.uid.clone()),
+            id: Some("1".into()),
+            what: adapter::Ask::Fetch(opts),
+        });
+        let read = us.read_request(Instant::now(), &namespace, &request.into());
+        read.map(|_| ())
+    };
+    let of = |count: usize| Names::from_iter(vec!["r"; count]);
+    let all = Opts::default;
+    let too_large = Err(Ignored::For("too_large"));
+    assert_eq!(
+        read(Opts {
+            rooms: of(NAMES_MAX),
+            except: of(NAMES_MAX),
+            ..all()
+        }),
+        Ok(())
+    );
+    assert_eq!(
+        read(Opts {
+            rooms: of(NAMES_MAX + 1),
+            ..all()
+        }),
+        too_large
+    );
+    assert_eq!(
+        read(Opts {
+            except: of(NAMES_MAX + 1),
+            ..all()
+        }),
+        too_large
+    );
 }
 
 proptest! {
