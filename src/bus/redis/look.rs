@@ -7,6 +7,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 use redis::{Cmd, Value};
 
 use super::link::hello;
+use super::reply;
 use super::rim::{CONNECT_WITHIN, Stream};
 use super::target::Target;
 use crate::dial::within;
@@ -81,7 +82,7 @@ impl Asked {
     async fn ask(&mut self, command: &Cmd) -> Result<Value, String> {
         let answer = within(ANSWER_WITHIN, self.exchange(command)).await;
         match answer.ok_or("no answer in time")?? {
-            Value::ServerError(error) => Err(error.to_string()),
+            Value::ServerError(error) => Err(reply::text_of(&error)),
             value => Ok(value),
         }
     }

@@ -3,7 +3,7 @@
 use std::str;
 
 use bytes::Bytes;
-use redis::{PushKind, Value};
+use redis::{PushKind, ServerError, Value};
 
 /// A reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) enum Reply {
     Hello(String),
     /// The answer to PUBSUB NUMSUB for one channel.
     Counted(usize),
-    /// An error's text.
+    /// An error, as [`text_of`] shows it.
     Error(String),
     /// Anything else.
     Other,
@@ -33,6 +33,16 @@ pub(super) enum Push {
     Unsubscribed(Vec<u8>),
     /// Anything else.
     Other,
+}
+
+/// What Redis says, up to where it begins to quote: of a command that it does not know it repeats all that
+/// it was sent, a password or a message.
+pub(super) fn text_of(error: &ServerError) -> String {
+    let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
+    match text.find(['\'', '"', '`']) {
+        Some(quote) => format!("{}…", &text[..quote]),
+        None => text,
+    }
 }
 
 impl Reply {
@@ -55,10 +65,7 @@ impl Reply {
         match value {
             Value::Push { kind, data } => Self::Push(Push::new(&kind, data)),
             Value::Int(number) => Self::Number(number),
-            Value::ServerError(error) => {
-                let details = error.details().unwrap_or_default();
-                Self::Error(format!("{} {details}", error.code()))
-            }
+            Value::ServerError(error) => Self::Error(text_of(&error)),
             Value::Map(fields) => mode(fields).map_or(Self::Other, Self::Hello),
             Value::Array(items) => match &*items {
                 [Value::BulkString(_), Value::Int(count)] => {
@@ -147,6 +154,22 @@ mod tests {
             parse("-NOAUTH who are you\r\n"),
             Reply::Error("NOAUTH who are you".into())
         );
+        for (error, shown) in [
+            (
+                "-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 'hunter2' \r\n",
+                "ERR unknown command …",
+            ),
+            (
+                "-ERR unknown command `HELLO`, with args beginning with: `3`, `hunter2`, \r\n",
+                "ERR unknown command …",
+            ),
+            (
+                "-NOPERM User a has no permissions to run the 'publish' command\r\n",
+                "NOPERM User a has no permissions to run the …",
+            ),
+        ] {
+            assert_eq!(parse(error), Reply::Error(shown.into()));
+        }
         assert_eq!(parse("+PONG\r\n"), Reply::Other);
         assert_eq!(parse(">1\r\n$1\r\nx\r\n"), Reply::Push(Push::Other));
     }
