@@ -39,6 +39,8 @@ pub enum Defect {
     StoredTwice,
     /// `hub/rooms.rs`: live messages do not wait for a replay.
     LiveBeforeReplay,
+    /// `chat/room.rs`: nobody hears that a user has come.
+    LostUserJoined,
     /// `chat/room.rs`: nobody hears that a user has left.
     LostUserLeft,
     /// `chat/mod.rs`: a token that has run out still serves.
@@ -47,7 +49,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::LostBroadcast,
         Self::DeliveredTwice,
         Self::SwappedOrder,
@@ -64,6 +66,7 @@ impl Defect {
         Self::RefusedYetStored,
         Self::StoredTwice,
         Self::LiveBeforeReplay,
+        Self::LostUserJoined,
         Self::LostUserLeft,
         Self::EndlessToken,
     ];

@@ -81,6 +81,8 @@ pub(crate) struct Membership {
     pub(crate) last: Option<u64>,
     /// What it was last told about users.
     pub(crate) users: BTreeMap<String, bool>,
+    /// Users who may have been there already: they had asked for the room.
+    pub(crate) earlier: BTreeSet<String>,
 }
 
 /// A connection.
@@ -128,6 +130,14 @@ impl Judge<'_> {
     pub(crate) fn is_of_one_host(&self, room: &str, user: &str) -> bool {
         let hosts = self.places.get(&(room.to_owned(), user.to_owned()));
         hosts.is_some_and(|hosts| hosts.iter().all(|host| *host == self.host))
+    }
+
+    /// Users who have ever asked for a room.
+    fn users_of(&self, room: &str) -> BTreeSet<String> {
+        let first = (room.to_owned(), String::new());
+        let places = self.places.range(first..).map(|(place, _)| place);
+        let of_room = places.take_while(|(name, _)| name == room);
+        of_room.map(|(_, user)| user.clone()).collect()
     }
 
     fn may_be_expired(&self, expires_wall_ms: u64) -> bool {
@@ -467,7 +477,11 @@ impl Client {
         if last_seq.is_some() && !early.is_empty() {
             return Err("live messages before the replay".into());
         }
-        let mut membership = Membership { last, users };
+        let mut membership = Membership {
+            last,
+            users,
+            earlier: judge.users_of(room),
+        };
         for seq in early {
             membership.receive(seq, judge)?;
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use project_yum::auth::{AuthOptions, Claims, Keys, Verifier, sign};
 use project_yum::env::Env;
 
-use crate::client::{Client, Judge, Pace, Sent};
+use crate::client::{Client, Judge, Membership, Pace, Sent};
 use crate::dice::Dice;
 use crate::failure::Failure;
 use crate::host::{Ground, Host, State};
@@ -490,6 +490,7 @@ impl World {
                     let detail = format!("client {number} has {last:?} of {room}, not {head}");
                     return Err(Failure::new("messages are lacking", detail));
                 }
+                self.check_newcomers(number, room, membership)?;
                 for (user, is_there) in &membership.users {
                     let hosts = self.places.get(&(room.clone(), user.clone()));
                     let is_of_one = hosts.is_some_and(|hosts| {
@@ -502,6 +503,26 @@ impl World {
                         return Err(Failure::new("told wrongly who is there", detail));
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Who asked for a room only after this member was in it, and is there now, has been announced.
+    fn check_newcomers(
+        &self,
+        number: usize,
+        room: &str,
+        membership: &Membership,
+    ) -> Result<(), Failure> {
+        for ((name, user), hosts) in &self.places {
+            let own = self.clients[number].connection.as_ref();
+            let is_of_one = own.is_some_and(|own| hosts.iter().all(|host| *host == own.line.host));
+            let is_new = name == room && is_of_one && !membership.earlier.contains(user);
+            let is_there = is_new && self.is_in(user, room) && !self.is_going(user);
+            if is_there && !membership.users.contains_key(user) {
+                let detail = format!("client {number}: {user} in {room}");
+                return Err(Failure::new("nobody told who came", detail));
             }
         }
         Ok(())
