@@ -14,6 +14,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by it")]
 
+#[path = "../support/fields.rs"]
+mod fields;
 mod http;
 mod peer;
 mod server;

@@ -5,6 +5,7 @@
 
 pub(crate) mod client;
 pub(crate) mod fault;
+pub(crate) mod fields;
 pub(crate) mod http;
 pub(crate) mod server;
 pub(crate) mod token;
