@@ -96,6 +96,7 @@ pub(crate) fn rules() -> Vec<Rule> {
 /// Whether there is a test `file::name`: a function, a row of a table of tests, or a case.
 pub(crate) fn is_known(test: &str) -> bool {
     let (file, name) = test.split_once("::").expect("file::test");
+    assert!(!name.is_empty(), "{test} names no test");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
     let known = if path
