@@ -1,7 +1,7 @@
 //! What is fed with bytes of strangers, and what must hold for any bytes: nothing panics, any split of them
 //! gives the same result, what was decoded is decoded from its encoding again, and memory stays within four
-//! times the input; where a tree of values is built from few bytes each, from a side that is trusted, within
-//! [`TREE_TIMES`]; and settings within [`SETTINGS_BYTES`], since their files are short.
+//! times the input, and what a bounded number of elements takes ([`ELEMENT_BYTES`]); settings and public keys,
+//! the files of which are short, within [`SETTINGS_BYTES`] and [`TREE_TIMES`].
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use project_yum::auth::{AuthOptions, Keys, Verifier, bearer};
 use project_yum::config::{Config, FILE_BYTES_MAX, Inputs};
 use project_yum::wire::adapter;
 use project_yum::wire::http::{Body, BodyDecoder, Framing, HeadReader, HttpError};
-use project_yum::wire::resp::Replies;
+use project_yum::wire::resp::{ELEMENTS_MAX, Replies};
 use project_yum::wire::socket_io::{Decoder, encode};
 use project_yum::wire::{Content, Text, engine_io};
 
@@ -20,8 +20,8 @@ use super::memory::peak;
 
 /// What any decoder may take beside four times its input: tables and first capacities.
 const MEMORY_BASE: usize = 4_096;
-/// How many times its text a tree of values may take: the replies of our own Redis and our own public keys. A
-/// value of three bytes is a node of some fifty there, and a table of one entry has room for eleven.
+/// How many times its text the tree of our own public keys may take. A value of three bytes is a node of some
+/// fifty there, and a table of one entry has room for eleven.
 const TREE_TIMES: usize = 64;
 /// Bytes of one body, message or reply.
 const BYTES_MAX: usize = 1_000_000;
@@ -224,6 +224,8 @@ fn frame_head(frame: &[u8]) -> usize {
 
 /// What the parser of the `redis` crate reads even the shortest reply into (`extend_buf_sync` of `combine`).
 const REPLY_BUFFER: usize = 8 * 1_024;
+/// What it makes of an element, however short, while it reads: a map's pair is two values, whose lists double.
+const ELEMENT_BYTES: usize = 240;
 
 /// A stream of replies of Redis.
 pub fn resp(data: &[u8]) {
@@ -245,7 +247,7 @@ pub fn resp(data: &[u8]) {
     let (found, _) = same(data, feed);
     for reply in found {
         let parse = || redis::parse_redis_value(&reply).is_ok();
-        let allowed = TREE_TIMES * reply.len() + REPLY_BUFFER + MEMORY_BASE;
+        let allowed = 4 * reply.len() + ELEMENTS_MAX * ELEMENT_BYTES + REPLY_BUFFER + MEMORY_BASE;
         let _ = within(allowed, reply.len(), parse);
     }
     let mut replies = Replies::new(BYTES_MAX);
