@@ -6,15 +6,26 @@
 //! ```
 //!
 //! Each step runs a number of times and then twice as often under valgrind (Debian: `valgrind`); the
-//! difference, divided, is what one costs, without the start of the program.
+//! difference, divided, is what one costs, without the start of the program. The last two are whole
+//! [`requests`], for which PostgreSQL is started (Debian: `postgresql`); there a thousandth differs between runs.
 
 #![expect(
     clippy::print_stdout,
     reason = "a benchmark prints what it has measured"
 )]
 
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the tests' own server, of which a part is needed here"
+)]
+#[path = "../../tests/store/postgres_server.rs"]
+mod postgres_server;
+mod requests;
+
 use std::hint::black_box;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use futures_util::FutureExt as _;
@@ -39,7 +50,7 @@ struct Step {
     run: fn(u32),
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 7] = [
     Step {
         name: "decode",
         of: "a message: frame, Engine.IO packet, Socket.IO event",
@@ -65,7 +76,19 @@ const STEPS: [Step; 5] = [
         of: "a delivery with its flush, but for the send itself",
         run: flush,
     },
+    Step {
+        name: HEALTH,
+        of: "GET /health, with the runtime",
+        run: requests::serve,
+    },
+    Step {
+        name: HISTORY,
+        of: "GET /api/messages, 50 rows of PostgreSQL, with the runtime and the database's client",
+        run: requests::serve,
+    },
 ];
+const HEALTH: &str = "health";
+const HISTORY: &str = "history";
 
 fn main() {
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
@@ -75,9 +98,13 @@ fn main() {
         (step.expect("one of the steps").run)(times);
         return;
     }
+    let postgres = postgres_server::Postgres::start();
+    let database = postgres.database();
+    requests::fill(&database);
     println!("| step | instructions | of |\n|---|---|---|");
     for Step { name, of, .. } in &STEPS {
-        let (once, twice) = (counted(name, TIMES), counted(name, 2 * TIMES));
+        let once = counted(name, TIMES, &database);
+        let twice = counted(name, 2 * TIMES, &database);
         let units = match *name {
             "deliver" | "flush" => u64::from(TIMES * MEMBERS),
             _ => u64::from(TIMES),
@@ -87,14 +114,33 @@ fn main() {
 }
 
 /// Runs this program under callgrind, and reads how many instructions it took.
-fn counted(name: &str, times: u32) -> u64 {
+fn counted(name: &str, times: u32, database: &str) -> u64 {
     let own = std::env::current_exe().expect("a program has a file");
-    let output = Command::new("valgrind")
+    let mut command = Command::new("valgrind");
+    command
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(own)
         .args([name, &times.to_string()])
-        .output()
-        .expect("the package valgrind is installed");
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let path = match name {
+        HEALTH => Some("/health"),
+        HISTORY => Some("/api/messages?roomId=history&limit=50"),
+        _ => None,
+    };
+    if name == HISTORY {
+        command.env(requests::DATABASE, database);
+    }
+    let mut process = command.spawn().expect("the package valgrind is installed");
+    if let Some(path) = path {
+        let mut output = BufReader::new(process.stdout.take().expect("it is piped"));
+        let mut port = String::new();
+        output
+            .read_line(&mut port)
+            .expect("it says where it listens");
+        requests::ask(port.trim().parse().expect("a port"), path, times);
+    }
+    let output = process.wait_with_output().expect("it ends");
     let said = String::from_utf8_lossy(&output.stderr);
     let count = said
         .lines()
