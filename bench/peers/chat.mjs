@@ -82,7 +82,11 @@ export async function respond(path, query, authorization, store) {
   const room = parameters.get("roomId");
   const limit = Math.min(Math.max(Number(parameters.get("limit") ?? 50) || 50, 1), 100);
   if (!isRoom(room) || !store) return [400, '{"error":{"code":"invalid_payload"}}'];
-  return [200, JSON.stringify({ roomId: room, messages: (await store.history(room, limit)).reverse() })];
+  // One more than asked tells whether there are more.
+  const rows = await store.history(room, limit + 1);
+  const messages = rows.slice(0, limit).reverse();
+  const body = { roomId: room, messages, hasMore: rows.length > limit, nextBeforeSeq: messages[0]?.seq ?? null };
+  return [200, JSON.stringify(body)];
 }
 
 export const TABLE = `CREATE TABLE IF NOT EXISTS peer_messages (
@@ -90,7 +94,7 @@ export const TABLE = `CREATE TABLE IF NOT EXISTS peer_messages (
   content text NOT NULL, timestamp timestamptz NOT NULL)`;
 export const INDEX = "CREATE INDEX IF NOT EXISTS peer_messages_room ON peer_messages (room_id, seq)";
 export const INSERT = "INSERT INTO peer_messages (id, room_id, user_id, content, timestamp) VALUES ($1, $2, $3, $4, $5)";
-export const SELECT = `SELECT id, room_id AS "roomId", user_id AS "userId", content, timestamp FROM peer_messages
+export const SELECT = `SELECT id, room_id AS "roomId", user_id AS "userId", content, timestamp, seq::int AS seq FROM peer_messages
   WHERE room_id = $1 ORDER BY seq DESC LIMIT $2`;
 
 export const OPTIONS = { path: "/socket.io/", perMessageDeflate: false, maxHttpBufferSize: 1e6 };

@@ -28,7 +28,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS peer_messages (
   content text NOT NULL, timestamp timestamptz NOT NULL);
   CREATE INDEX IF NOT EXISTS peer_messages_room ON peer_messages (room_id, seq)";
 const INSERT: &str = "INSERT INTO peer_messages (id, room_id, user_id, content, timestamp) VALUES ($1, $2, $3, $4, $5)";
-const SELECT: &str = "SELECT id, user_id, content, timestamp FROM peer_messages
+const SELECT: &str = "SELECT id, user_id, content, timestamp, seq FROM peer_messages
   WHERE room_id = $1 ORDER BY seq DESC LIMIT $2";
 
 #[derive(Deserialize)]
@@ -63,6 +63,9 @@ struct Message {
     content: String,
     timestamp: String,
     id: Uuid,
+    /// In a page of the history alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<i64>,
 }
 
 #[derive(Clone)]
@@ -186,6 +189,7 @@ async fn send<A: Adapter>(
         content,
         timestamp: timestamp(at),
         id: Uuid::new_v4(),
+        seq: None,
     };
     if let Some(pool) = &shared.pool
         && append(pool, &message, at).await.is_none()
@@ -244,20 +248,30 @@ async fn messages(
         .map_err(|_| failed)?;
     let select = client.prepare_cached(SELECT).await.map_err(|_| failed)?;
     let limit = limit.unwrap_or(50).clamp(1, 100);
-    let rows = client
-        .query(&select, &[&room, &limit])
+    // One more than asked tells whether there are more.
+    let mut rows = client
+        .query(&select, &[&room, &(limit + 1)])
         .await
         .map_err(|_| failed)?;
+    let asked = usize::try_from(limit).unwrap_or_default();
+    let has_more = rows.len() > asked;
+    rows.truncate(asked);
     let messages = rows.iter().rev().map(|row| Message {
         room: room.clone(),
         id: row.get(0),
         user: row.get(1),
         content: row.get(2),
         timestamp: timestamp(row.get(3)),
+        seq: row.get(4),
     });
-    Ok(Json(
-        json!({"roomId": room, "messages": messages.collect::<Vec<_>>()}),
-    ))
+    let messages: Vec<Message> = messages.collect();
+    let next = messages.first().and_then(|first| first.seq);
+    Ok(Json(json!({
+        "roomId": room,
+        "messages": messages,
+        "hasMore": has_more,
+        "nextBeforeSeq": next,
+    })))
 }
 
 async fn open() -> Option<Pool> {
