@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::auth::{AuthError, is_name};
-use crate::store::{Message, StoreError};
+use crate::store::{Message, MessageRef, StoreError};
 
 /// Longest `roomId` in bytes.
 pub const ROOM_BYTES_MAX: usize = 128;
@@ -479,17 +479,34 @@ pub struct MessageView<'a> {
     client_msg_id: Option<&'a str>,
 }
 
-impl<'a> From<&'a Message> for MessageView<'a> {
-    fn from(message: &'a Message) -> Self {
+impl<'a> From<MessageRef<'a>> for MessageView<'a> {
+    fn from(message: MessageRef<'a>) -> Self {
         Self {
-            room_id: &message.room,
-            user_id: &message.user,
-            content: &message.content,
+            room_id: message.room,
+            user_id: message.user,
+            content: message.content,
             timestamp: Timestamp(message.wall_ms),
             id: Id(message.id),
             seq: message.seq,
-            client_msg_id: message.client_msg_id.as_deref(),
+            client_msg_id: message.client_msg_id,
         }
+    }
+}
+
+impl<'a> From<&'a Message> for MessageView<'a> {
+    fn from(message: &'a Message) -> Self {
+        MessageRef::from(message).into()
+    }
+}
+
+impl MessageView<'_> {
+    /// Writes a message as clients see it.
+    ///
+    /// # Panics
+    /// Never: a message has a JSON form.
+    pub fn write(text: &mut Vec<u8>, message: &MessageRef<'_>) {
+        serde_json::to_writer(text, &MessageView::from(*message))
+            .expect("a message has a JSON form");
     }
 }
 
@@ -521,8 +538,38 @@ impl fmt::Display for Timestamp {
     }
 }
 
+impl Timestamp {
+    /// Where years begin to have five digits.
+    const YEAR_10000: u64 = 253_402_300_800_000;
+
+    /// The same text, of a year with four digits, for the one that every message carries.
+    fn digits(self) -> [u8; 24] {
+        let (days, ms) = (self.0 / 86_400_000, self.0 % 86_400_000);
+        let (year, month, day) = civil(days);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut put = |begin: usize, digits: usize, mut number: u64| {
+            for digit in text[begin..begin + digits].iter_mut().rev() {
+                *digit += u8::try_from(number % 10).expect("a digit");
+                number /= 10;
+            }
+        };
+        put(0, 4, year);
+        put(5, 2, month);
+        put(8, 2, day);
+        put(11, 2, ms / 3_600_000);
+        put(14, 2, ms / 60_000 % 60);
+        put(17, 2, ms / 1_000 % 60);
+        put(20, 3, ms % 1_000);
+        text
+    }
+}
+
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 < Self::YEAR_10000 {
+            let digits = self.digits();
+            return serializer.serialize_str(std::str::from_utf8(&digits).expect("ASCII"));
+        }
         serializer.collect_str(self)
     }
 }

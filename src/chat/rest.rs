@@ -3,22 +3,26 @@
 //! Parameters are checked strictly: what is repeated, empty or out of range is the client's fault and
 //! answered 400, never guessed. No hub, no engine, no socket.
 
+use std::io::Write as _;
 use std::rc::Rc;
 
 use futures_util::future::{LocalBoxFuture, ready};
-use serde::Serialize;
+use serde_json::Value;
 
 use super::event::{Code, Failed, Failure, INTEGER_MAX, MessageView, check_room_id};
 use super::permission::{Act, Permissions};
 use crate::auth::{self, AuthError, User, Verifier};
 use crate::env::Env;
-use crate::store::{Cursor, Page, SharedStore, StoreError};
+use crate::store::{Cursor, SharedStore, StoreError, Written};
 use crate::wire::http::{Query, Response, Unique};
 
 /// Messages of a page when the request does not say.
 pub const LIMIT_DEFAULT: usize = 50;
 /// The most messages of a page.
 pub const LIMIT_MAX: usize = 100;
+
+/// Bytes of a page beside its messages and its room.
+const BODY_ROOM: usize = 128;
 
 /// What the endpoint needs.
 pub struct Rest {
@@ -34,25 +38,6 @@ struct Wanted {
     room: Box<str>,
     cursor: Cursor,
     limit: usize,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PageView<'a> {
-    room_id: &'a str,
-    messages: Vec<MessageView<'a>>,
-    has_more: bool,
-    #[serde(flatten)]
-    next: Next,
-}
-
-/// Where the next page in the same direction begins.
-#[derive(Serialize)]
-enum Next {
-    #[serde(rename = "nextBeforeSeq")]
-    Before(Option<u64>),
-    #[serde(rename = "nextAfterSeq")]
-    After(u64),
 }
 
 impl Rest {
@@ -88,7 +73,12 @@ impl Rest {
             if let Err(denied) = permissions.check(&user, &wanted.room, Act::Read).await {
                 return refuse(&denied.into());
             }
-            let page = store.history(&wanted.room, wanted.cursor, wanted.limit);
+            let Wanted {
+                room,
+                cursor,
+                limit,
+            } = &wanted;
+            let page = store.history_written(room, *cursor, *limit, MessageView::write);
             match page.await {
                 Ok(page) => answer(&wanted, &page),
                 Err(error) => refuse(&unread(&error)),
@@ -164,20 +154,23 @@ fn number(query: Query<'_>, name: &'static str) -> Result<Option<u64>, Failure> 
     }
 }
 
-fn answer(wanted: &Wanted, page: &Page) -> Response {
-    let next = match wanted.cursor {
-        Cursor::Newest | Cursor::Before(_) => {
-            Next::Before(page.messages.first().map(|message| message.seq))
-        }
-        Cursor::After(seq) => Next::After(page.messages.last().map_or(seq, |last| last.seq)),
+/// The page around its messages, whose text is copied as it is.
+fn answer(wanted: &Wanted, page: &Written) -> Response {
+    // Where the next page in the same direction begins.
+    let (name, next) = match wanted.cursor {
+        Cursor::Newest | Cursor::Before(_) => ("nextBeforeSeq", page.span.map(|(first, _)| first)),
+        Cursor::After(seq) => (
+            "nextAfterSeq",
+            Some(page.span.map_or(seq, |(_, last)| last)),
+        ),
     };
-    let view = PageView {
-        room_id: &wanted.room,
-        messages: page.messages.iter().map(MessageView::from).collect(),
-        has_more: page.has_more,
-        next,
-    };
-    let body = serde_json::to_vec(&view).expect("a page has a JSON form");
+    let mut body = Vec::with_capacity(page.text.len() + wanted.room.len() + BODY_ROOM);
+    body.extend_from_slice(br#"{"roomId":"#);
+    serde_json::to_writer(&mut body, &*wanted.room).expect("a name has a JSON form");
+    body.extend_from_slice(br#","messages":["#);
+    body.extend_from_slice(&page.text);
+    let (has_more, next) = (page.has_more, next.map_or(Value::Null, Value::from));
+    write!(body, r#"],"hasMore":{has_more},"{name}":{next}}}"#).expect("memory takes it");
     Response::json(200, body)
 }
 
@@ -220,7 +213,7 @@ mod tests {
     use crate::store::memory::MemoryStore;
     use crate::store::{Draft, Store};
     use futures_lite::future::block_on;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn options() -> AuthOptions {
         AuthOptions {

@@ -13,12 +13,15 @@ pub mod postgres;
 mod request;
 pub mod sqlite;
 mod ticket;
+mod written;
 
 pub use self::migration::Newer;
+pub use self::written::{Form, MessageRef, Written};
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 
 /// Every request is answered within this time of being made, whatever the disk or network does.
@@ -150,6 +153,18 @@ pub trait Store {
         cursor: Cursor,
         limit: usize,
     ) -> LocalBoxFuture<'static, Result<Page, StoreError>>;
+    /// The page that [`Self::history`] reads, as text in this form. Those who ask for the same page before it
+    /// is read may share one reading: the form is the same for all.
+    fn history_written(
+        &self,
+        room: &str,
+        cursor: Cursor,
+        limit: usize,
+        form: Form,
+    ) -> LocalBoxFuture<'static, Result<Written, StoreError>> {
+        let page = self.history(room, cursor, limit);
+        async move { Ok(Written::of(&page.await?, form)) }.boxed_local()
+    }
     /// The newest `seq` of each room, in the order asked; 0 where there is none. At most
     /// [`HEADS_MAX`] rooms.
     fn heads(&self, rooms: Vec<Box<str>>) -> LocalBoxFuture<'static, Result<Vec<u64>, StoreError>>;

@@ -40,9 +40,11 @@ pub use self::target::{Target, UrlError};
 use self::writer::Writer;
 use super::health::Health;
 use super::load::Bound;
-use super::request::{Read, Write};
+use super::request::{Place, Read, Write};
 use super::ticket::{Asks, Deadlines, Ticket};
-use super::{ANSWER_WITHIN, Condition, Cursor, Draft, Page, Store, StoreError, Stored};
+use super::{
+    ANSWER_WITHIN, Condition, Cursor, Draft, Form, Page, Store, StoreError, Stored, Written,
+};
 
 /// The most messages of one shard that wait to be stored; a further one is refused.
 pub const WRITES_WAITING_MAX: usize = 1_000;
@@ -272,19 +274,49 @@ impl PostgresStore {
         sent
     }
 
+    /// Has a page read by whoever is there for such.
+    fn page<T: Send + 'static>(
+        &self,
+        cursor: Cursor,
+        request: impl FnOnce(Arc<Ticket<T>>) -> Read,
+    ) -> LocalBoxFuture<'static, Result<T, StoreError>> {
+        // What is above a number is asked to close a gap: not behind a storm of pages.
+        if matches!(cursor, Cursor::After(_)) {
+            return self.read(&self.shared.repair, request);
+        }
+        let ticket = Ticket::new(Asks::ToRead);
+        match self.read_from_replica(request(ticket.clone())) {
+            Ok(()) => {
+                self.shared.deadlines.add(&ticket);
+                ticket.wait().boxed_local()
+            }
+            Err(read) => self.submit(&self.shared.history, read, &ticket),
+        }
+    }
+
     fn read<T: Send + 'static>(
         &self,
-        (queue, circuit): &(flume::Sender<Read>, Arc<Circuit>),
+        way: &(flume::Sender<Read>, Arc<Circuit>),
         request: impl FnOnce(Arc<Ticket<T>>) -> Read,
+    ) -> LocalBoxFuture<'static, Result<T, StoreError>> {
+        let ticket = Ticket::new(Asks::ToRead);
+        self.submit(way, request(ticket.clone()), &ticket)
+    }
+
+    /// Has it read over this connection; the ticket is the request's.
+    fn submit<T: Send + 'static>(
+        &self,
+        (queue, circuit): &(flume::Sender<Read>, Arc<Circuit>),
+        read: Read,
+        ticket: &Arc<Ticket<T>>,
     ) -> LocalBoxFuture<'static, Result<T, StoreError>> {
         if circuit.is_open() {
             return self.shared.health.down();
         }
-        let ticket = Ticket::new(Asks::ToRead);
-        if queue.try_send(request(ticket.clone())).is_err() {
+        if queue.try_send(read).is_err() {
             return self.shared.health.full();
         }
-        self.shared.deadlines.add(&ticket);
+        self.shared.deadlines.add(ticket);
         ticket.wait().boxed_local()
     }
 }
@@ -337,24 +369,19 @@ impl Store for PostgresStore {
         cursor: Cursor,
         limit: usize,
     ) -> LocalBoxFuture<'static, Result<Page, StoreError>> {
-        // What is above a number is asked to close a gap: not behind a storm of pages.
-        let page = |ticket| Read::History {
-            room: room.into(),
-            cursor,
-            limit,
-            ticket,
-        };
-        if matches!(cursor, Cursor::After(_)) {
-            return self.read(&self.shared.repair, page);
-        }
-        let ticket = Ticket::new(Asks::ToRead);
-        match self.read_from_replica(page(ticket.clone())) {
-            Ok(()) => {
-                self.shared.deadlines.add(&ticket);
-                ticket.wait().boxed_local()
-            }
-            Err(_) => self.read(&self.shared.history, page),
-        }
+        let place = Place::new(room, cursor, limit);
+        self.page(cursor, |ticket| Read::History { place, ticket })
+    }
+
+    fn history_written(
+        &self,
+        room: &str,
+        cursor: Cursor,
+        limit: usize,
+        form: Form,
+    ) -> LocalBoxFuture<'static, Result<Written, StoreError>> {
+        let place = Place::new(room, cursor, limit);
+        self.page(cursor, |ticket| Read::written(place, form, ticket))
     }
 
     fn heads(&self, rooms: Vec<Box<str>>) -> LocalBoxFuture<'static, Result<Vec<u64>, StoreError>> {

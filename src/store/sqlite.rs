@@ -21,9 +21,11 @@ pub use self::schema::OpenError;
 use self::writer::Writer;
 use super::health::Health;
 use super::load::Bound;
-use super::request::{Read, Write};
+use super::request::{Place, Read, Write};
 use super::ticket::{Asks, Deadlines, Ticket};
-use super::{ANSWER_WITHIN, Condition, Cursor, Draft, Page, Store, StoreError, Stored};
+use super::{
+    ANSWER_WITHIN, Condition, Cursor, Draft, Form, Page, Store, StoreError, Stored, Written,
+};
 
 /// The most messages that wait for the writer, over all shards; a further one is refused.
 pub const WRITES_WAITING_MAX: usize = 4_096;
@@ -131,13 +133,19 @@ impl Store for SqliteStore {
         cursor: Cursor,
         limit: usize,
     ) -> LocalBoxFuture<'static, Result<Page, StoreError>> {
-        let room = room.into();
-        self.read(|ticket| Read::History {
-            room,
-            cursor,
-            limit,
-            ticket,
-        })
+        let place = Place::new(room, cursor, limit);
+        self.read(|ticket| Read::History { place, ticket })
+    }
+
+    fn history_written(
+        &self,
+        room: &str,
+        cursor: Cursor,
+        limit: usize,
+        form: Form,
+    ) -> LocalBoxFuture<'static, Result<Written, StoreError>> {
+        let place = Place::new(room, cursor, limit);
+        self.read(|ticket| Read::written(place, form, ticket))
     }
 
     fn heads(&self, rooms: Vec<Box<str>>) -> LocalBoxFuture<'static, Result<Vec<u64>, StoreError>> {

@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use futures_lite::future::block_on;
 use futures_util::future::join_all;
-use project_yum::store::{Cursor, Draft, Message, Page, SharedStore, Store, StoreError, Stored};
+use project_yum::store::{
+    Cursor, Draft, Message, MessageRef, Page, SharedStore, Store, StoreError, Stored, Written,
+};
 
 /// A draft of one minute after another, so that time is worth looking at.
 pub(crate) fn draft(room: &str, user: &str, content: &str) -> Draft {
@@ -180,6 +182,11 @@ fn page_of(all: &[Message], cursor: Cursor, limit: usize) -> Page {
     Page { messages, has_more }
 }
 
+/// A form of messages that tells all their parts apart.
+fn form(text: &mut Vec<u8>, message: &MessageRef<'_>) {
+    text.extend_from_slice(format!("{message:?}").as_bytes());
+}
+
 async fn pages_like_the_list_of_all(store: &SharedStore) {
     join_all((0..12).map(|n| store.append(draft("pages", "ann", &n.to_string())))).await;
     let all = all(&**store, "pages").await;
@@ -194,6 +201,12 @@ async fn pages_like_the_list_of_all(store: &SharedStore) {
             assert_eq!(
                 page,
                 page_of(&all, cursor, limit),
+                "{cursor:?}, limit {limit}"
+            );
+            let written = store.history_written("pages", cursor, limit, form).await;
+            assert_eq!(
+                written,
+                Ok(Written::of(&page, form)),
                 "{cursor:?}, limit {limit}"
             );
         }

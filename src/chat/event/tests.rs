@@ -188,6 +188,17 @@ fn timestamps_are_rfc_3339() {
         (1_767_225_600_000, "2026-01-01T00:00:00.000Z"),
     ] {
         assert_eq!(Timestamp(ms).to_string(), text);
+        assert_eq!(json!(Timestamp(ms)), text);
+    }
+}
+
+#[test]
+fn a_timestamp_may_lie_beyond_the_year_9999() {
+    for (ms, text) in [
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        (253_402_300_800_000, "10000-01-01T00:00:00.000Z"),
+    ] {
+        assert_eq!(json!(Timestamp(ms)), text);
     }
 }
 
@@ -198,6 +209,7 @@ proptest! {
         let parsed = time::OffsetDateTime::parse(&Timestamp(ms).to_string(), &Rfc3339);
         let nanos = parsed.expect("RFC 3339").unix_timestamp_nanos();
         prop_assert_eq!(nanos, i128::from(ms) * 1_000_000);
+        prop_assert_eq!(json!(Timestamp(ms)), Timestamp(ms).to_string());
     }
 
     #[test]

@@ -13,8 +13,8 @@ use super::seen::Seen;
 use super::target::Target;
 use crate::dial::backoff::Backoff;
 use crate::dial::within;
-use crate::store::Page;
 use crate::store::health::Health;
+use crate::store::request::Place;
 
 /// How often a connection is asked whether it still is one. A silent one is found out by this, and
 /// not by the first who needs it.
@@ -160,9 +160,9 @@ impl Lane {
     }
 
     /// Notes the newest message of a page.
-    pub(super) fn note_page(&self, page: &Page) {
-        if let Some(newest) = page.messages.last() {
-            self.note(&newest.room, newest.seq);
+    pub(super) fn note_newest(&self, place: &Place, newest: Option<u64>) {
+        if let Some(newest) = newest {
+            self.note(&place.room, newest);
         }
     }
 

@@ -228,7 +228,7 @@ impl Way<'_> {
         T: TlsConnect<Compat<TcpStream>>,
         T::Stream: 'static,
     {
-        let (client, connection) = self.config.connect_raw(Compat(stream), tls).await?;
+        let (client, connection) = self.config.connect_raw(Compat::new(stream), tls).await?;
         Ok((client, connection.boxed_local()))
     }
 

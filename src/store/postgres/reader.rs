@@ -2,18 +2,22 @@
 //!
 //! What waits is sent together and answered together; nothing here is in a transaction.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 use glommio::timer::Timer;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row, Statement};
 
 use super::lane::{Lane, PROBE_EVERY};
 use super::link::{Link, Outcome, outcome};
 use super::target::cause;
 use crate::dial::within;
-use crate::store::request::{self, Read};
-use crate::store::{Cursor, Message, Page};
+use crate::store::request::{self, Place, Read};
+use crate::store::written::Writing;
+use crate::store::{Cursor, Form, MessageRef, Page, Written};
 
 /// The most requests in flight on the connection.
 pub(super) const TOGETHER_MAX: usize = 64;
@@ -81,8 +85,7 @@ impl Reader {
             .next(&self.queue, &prepared.link, &mut probing)
             .await
         {
-            let waiting = std::iter::once(first).chain(self.queue.try_iter());
-            let reads: Vec<Read> = waiting.take(TOGETHER_MAX).filter(Read::take).collect();
+            let reads = waiting(first, &self.queue);
             let asked = join_all(reads.iter().map(|read| prepared.answer(read, &self.lane)));
             let begun = Instant::now();
             let Some(results) = within(READ_WITHIN, asked).await else {
@@ -129,15 +132,19 @@ impl Prepared {
 
     async fn answer(&self, read: &Read, lane: &Lane) -> Result<(), Error> {
         match read {
-            Read::History {
-                room,
-                cursor,
-                limit,
-                ticket,
-            } => {
-                let page = self.page(room, *cursor, *limit).await?;
-                lane.note_page(&page);
+            Read::History { place, ticket } => {
+                let page = self.page(place).await?;
+                lane.note_newest(place, page.messages.last().map(|newest| newest.seq));
                 ticket.answer(Ok(page));
+            }
+            Read::Written {
+                place,
+                form,
+                tickets,
+            } => {
+                let written = self.written(place, *form).await?;
+                lane.note_newest(place, written.span.map(|(_, newest)| newest));
+                request::answer(tickets, &Ok(written));
             }
             Read::Heads { rooms, ticket } => {
                 let heads = self.heads(rooms).await?;
@@ -150,33 +157,46 @@ impl Prepared {
         Ok(())
     }
 
-    pub(super) async fn page(
+    pub(super) async fn page(&self, place: &Place) -> Result<Page, Error> {
+        let mut messages = Vec::new();
+        self.each(place, |message| messages.push(message.keep()))
+            .await?;
+        Ok(request::page(messages, place))
+    }
+
+    pub(super) async fn written(&self, place: &Place, form: Form) -> Result<Written, Error> {
+        let mut writing = Writing::new(place, form);
+        self.each(place, |message| writing.take(message)).await?;
+        Ok(writing.end())
+    }
+
+    /// Reads the messages of a page, and one more if there are more, in the order of the query.
+    async fn each(
         &self,
-        room: &str,
-        cursor: Cursor,
-        limit: usize,
-    ) -> Result<Page, Error> {
+        place: &Place,
+        mut take: impl FnMut(&MessageRef<'_>),
+    ) -> Result<(), Error> {
+        let Place {
+            room,
+            cursor,
+            limit,
+        } = place;
         if room.contains('\0') {
-            return Ok(Page::default());
+            return Ok(());
         }
         let clamp = |seq| i64::try_from(seq).unwrap_or(i64::MAX);
-        let (statement, from) = match cursor {
+        let (statement, from) = match *cursor {
             Cursor::Newest => (&self.before, i64::MAX),
             Cursor::Before(seq) => (&self.before, clamp(seq)),
             Cursor::After(seq) => (&self.after, clamp(seq)),
         };
-        // One more than asked tells whether there are more.
-        let rows_max = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-        let rows = self
-            .link
-            .client
-            .query(statement, &[&room, &from, &rows_max])
-            .await?;
-        let messages = rows
-            .iter()
-            .map(|row| message(room, row))
-            .collect::<Result<_, _>>()?;
-        Ok(request::page(messages, cursor, limit))
+        let rows_max = i64::try_from(*limit).unwrap_or(i64::MAX).saturating_add(1);
+        let parameters: [&(dyn ToSql + Sync); 3] = [room, &from, &rows_max];
+        let mut rows = pin!(self.link.client.query_raw(statement, parameters).await?);
+        while let Some(row) = rows.try_next().await? {
+            take(&message(room, &row)?);
+        }
+        Ok(())
     }
 
     pub(super) async fn heads(&self, rooms: &[Box<str>]) -> Result<Vec<u64>, Error> {
@@ -200,15 +220,24 @@ impl Prepared {
     }
 }
 
+/// What waits, up to what one connection takes at a time, without what nobody waits for any more.
+pub(super) fn waiting(first: Read, queue: &flume::Receiver<Read>) -> Vec<Read> {
+    let waiting = std::iter::once(first).chain(queue.try_iter());
+    let taken = waiting
+        .take(TOGETHER_MAX)
+        .filter_map(|mut read| read.take().then_some(read));
+    request::joined(taken)
+}
+
 /// A row of `seq, id, sender, content, wall_ms, client_msg_id`.
-fn message(room: &str, row: &Row) -> Result<Message, Error> {
-    Ok(Message {
-        room: room.into(),
+fn message<'a>(room: &'a str, row: &'a Row) -> Result<MessageRef<'a>, Error> {
+    Ok(MessageRef {
+        room,
         seq: row.try_get::<_, i64>(0)?.cast_unsigned(),
         id: row.try_get(1)?,
-        user: row.try_get::<_, &str>(2)?.into(),
-        content: row.try_get::<_, &str>(3)?.into(),
+        user: row.try_get(2)?,
+        content: row.try_get(3)?,
         wall_ms: row.try_get::<_, i64>(4)?.cast_unsigned(),
-        client_msg_id: row.try_get::<_, Option<&str>>(5)?.map(Into::into),
+        client_msg_id: row.try_get(5)?,
     })
 }

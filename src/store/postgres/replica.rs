@@ -14,7 +14,7 @@ use super::link::{Link, LinkError, Outcome, outcome};
 use super::reader::{Prepared, TOGETHER_MAX};
 use super::target::cause;
 use crate::dial::within;
-use crate::store::request::Read;
+use crate::store::request::{self, Place, Read};
 
 /// How long a replica may take. The primary then still has its time before the asker's is over.
 const REPLICA_WITHIN: Duration = Duration::from_secs(1);
@@ -43,9 +43,8 @@ pub(super) struct Replica {
     primary: flume::Sender<Read>,
 }
 
-/// What came of a read.
-enum Asked {
-    Answered,
+/// Why a read is not answered here.
+enum Unanswered {
     /// It lacks what this process has seen.
     Behind,
     Failed(Error),
@@ -114,7 +113,8 @@ impl Replica {
             .await
         {
             let waiting = std::iter::once(first).chain(self.queue.try_iter());
-            let reads: Vec<Read> = waiting.take(TOGETHER_MAX).collect();
+            // Not taken up: what it cannot answer, the primary takes up.
+            let reads = request::joined(waiting.take(TOGETHER_MAX));
             let asked = join_all(reads.iter().map(|read| self.ask(prepared, read)));
             let Some(results) = within(REPLICA_WITHIN, asked).await else {
                 for read in reads {
@@ -126,12 +126,12 @@ impl Replica {
             for (read, result) in reads.into_iter().zip(results) {
                 let figures = &self.lane.health.figures;
                 match result {
-                    Asked::Answered => figures.replica_served.increment(1),
-                    Asked::Behind => {
+                    Ok(()) => figures.replica_served.increment(1),
+                    Err(Unanswered::Behind) => {
                         figures.replica_behind.increment(1);
                         self.hand_over(read);
                     }
-                    Asked::Failed(error) => {
+                    Err(Unanswered::Failed(error)) => {
                         tracing::debug!(error = cause(&error), "a replica does not answer");
                         lost |= outcome(&error) == Outcome::Unknown;
                         self.hand_over_unreachable(read);
@@ -145,30 +145,46 @@ impl Replica {
     }
 
     /// Answers a read, if the replica holds what this process has seen.
-    async fn ask(&self, prepared: &Prepared, read: &Read) -> Asked {
-        let Read::History {
-            room,
-            cursor,
-            limit,
-            ticket,
-        } = read
-        else {
-            return Asked::Behind;
-        };
-        let Some(newest) = self.lane.newest_seen(room) else {
-            return Asked::Behind;
-        };
-        // On one connection the second is run after the first, so it sees no less than that.
-        let rooms = [room.clone()];
-        let head = prepared.heads(&rooms);
-        match join(head, prepared.page(room, *cursor, *limit)).await {
-            (Ok(heads), Ok(_)) if heads[0] < newest => Asked::Behind,
-            (Ok(_), Ok(page)) => {
-                self.lane.note_page(&page);
+    async fn ask(&self, prepared: &Prepared, read: &Read) -> Result<(), Unanswered> {
+        match read {
+            Read::History { place, ticket } => {
+                let page = self.behind_head(prepared, place, prepared.page(place));
+                let page = page.await?;
+                let newest = page.messages.last().map(|newest| newest.seq);
+                self.lane.note_newest(place, newest);
                 ticket.answer(Ok(page));
-                Asked::Answered
             }
-            (Err(error), _) | (_, Err(error)) => Asked::Failed(error),
+            Read::Written {
+                place,
+                form,
+                tickets,
+            } => {
+                let written = self.behind_head(prepared, place, prepared.written(place, *form));
+                let written = written.await?;
+                let newest = written.span.map(|(_, newest)| newest);
+                self.lane.note_newest(place, newest);
+                request::answer(tickets, &Ok(written));
+            }
+            Read::Heads { .. } => return Err(Unanswered::Behind),
+        }
+        Ok(())
+    }
+
+    /// The page, if the room's head is not below what this process has seen.
+    async fn behind_head<T>(
+        &self,
+        prepared: &Prepared,
+        place: &Place,
+        page: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Unanswered> {
+        let newest = self.lane.newest_seen(&place.room);
+        let newest = newest.ok_or(Unanswered::Behind)?;
+        // On one connection the second is run after the first, so it sees no less than that.
+        let rooms = [place.room.clone()];
+        match join(prepared.heads(&rooms), page).await {
+            (Ok(heads), Ok(_)) if heads[0] < newest => Err(Unanswered::Behind),
+            (Ok(_), Ok(page)) => Ok(page),
+            (Err(error), _) | (_, Err(error)) => Err(Unanswered::Failed(error)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The way to a PostgreSQL server: its addresses, and a stream in the traits of its client.
 
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,8 +12,37 @@ use tokio_postgres::config::Host;
 
 use crate::dial;
 
+/// Bytes that one read takes at most. The client's own buffer holds 8 KiB, and the server sends a page of
+/// history in a packet of those and a rest: so that is one call of the system, not two or three.
+const READ_BYTES: usize = 32 * 1024;
+
 /// A stream of the executor, as the PostgreSQL client wants it.
-pub(super) struct Compat<S>(pub(super) S);
+pub(super) struct Compat<S> {
+    stream: S,
+    input: Box<[u8]>,
+    /// What of the input the client has not taken yet.
+    rest: Range<usize>,
+}
+
+impl<S> Compat<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            input: vec![0; READ_BYTES].into(),
+            rest: 0..0,
+        }
+    }
+
+    pub(super) fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// The stream alone, to be made secret. What the server has said out of turn before is thrown away:
+    /// nobody vouches for it.
+    pub(super) fn into_stream(self) -> S {
+        self.stream
+    }
+}
 
 impl<S: AsyncRead + Unpin> tokio::io::AsyncRead for Compat<S> {
     fn poll_read(
@@ -20,9 +50,15 @@ impl<S: AsyncRead + Unpin> tokio::io::AsyncRead for Compat<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let unfilled = buffer.initialize_unfilled();
-        let count = ready!(Pin::new(&mut self.0).poll_read(context, unfilled))?;
-        buffer.advance(count);
+        let this = &mut *self;
+        if this.rest.is_empty() {
+            let count = ready!(Pin::new(&mut this.stream).poll_read(context, &mut this.input))?;
+            this.rest = 0..count;
+        }
+        let count = this.rest.len().min(buffer.remaining());
+        let end = this.rest.start + count;
+        buffer.put_slice(&this.input[this.rest.start..end]);
+        this.rest.start = end;
         Poll::Ready(Ok(()))
     }
 }
@@ -33,15 +69,15 @@ impl<S: AsyncWrite + Unpin> tokio::io::AsyncWrite for Compat<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(context)
+        Pin::new(&mut self.stream).poll_close(context)
     }
 }
 

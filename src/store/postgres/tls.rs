@@ -1,8 +1,8 @@
 //! TLS to the server, in the traits of its client.
 
 use futures_rustls::client::TlsStream;
-use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use glommio::net::TcpStream;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect};
 
@@ -52,14 +52,15 @@ impl TlsConnect<Compat<TcpStream>> for Handshake {
     type Future = LocalBoxFuture<'static, Result<Self::Stream, TlsError>>;
 
     fn connect(self, stream: Compat<TcpStream>) -> Self::Future {
-        let connect = async move { self.tls.connect(&self.host, stream.0).await.map(Compat) };
-        connect.boxed_local()
+        let stream = stream.into_stream();
+        let connect = async move { self.tls.connect(&self.host, stream).await };
+        connect.map_ok(Compat::new).boxed_local()
     }
 }
 
 impl tokio_postgres::tls::TlsStream for Compat<TlsStream<TcpStream>> {
     fn channel_binding(&self) -> ChannelBinding {
-        let (_, session) = self.0.get_ref();
+        let (_, session) = self.stream().get_ref();
         let certificate = session.peer_certificates().and_then(<[_]>::first);
         match certificate.and_then(|certificate| endpoint::hash(certificate)) {
             Some(hash) => ChannelBinding::tls_server_end_point(hash),

@@ -8,9 +8,9 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{READS, schema};
 use crate::store::health::Health;
-use crate::store::request::{self, Read};
+use crate::store::request::{self, Place, Read};
 use crate::store::ticket::Ticket;
-use crate::store::{Cursor, Message, Page, StoreError};
+use crate::store::{Cursor, Message, Page, StoreError, Written};
 
 /// The thread's state.
 pub(super) struct Reader {
@@ -40,13 +40,19 @@ impl Reader {
     pub(super) fn run(mut self) {
         while let Ok(request) = self.requests.recv() {
             match request {
-                Read::History {
-                    room,
-                    cursor,
-                    limit,
-                    ticket,
+                Read::History { place, ticket } => {
+                    self.serve(&ticket, |connection| page(connection, &place));
+                }
+                Read::Written {
+                    place,
+                    form,
+                    tickets,
                 } => {
-                    self.serve(&ticket, |connection| page(connection, &room, cursor, limit));
+                    for ticket in tickets {
+                        self.serve(&ticket, |connection| {
+                            Ok(Written::of(&page(connection, &place)?, form))
+                        });
+                    }
                 }
                 Read::Heads { rooms, ticket } => {
                     self.serve(&ticket, |connection| heads(connection, &rooms));
@@ -111,19 +117,17 @@ fn statement(cursor: Cursor) -> (&'static str, i64) {
     }
 }
 
-fn page(
-    connection: &Connection,
-    room: &str,
-    cursor: Cursor,
-    limit: usize,
-) -> rusqlite::Result<Page> {
-    let (sql, from) = statement(cursor);
+fn page(connection: &Connection, place: &Place) -> rusqlite::Result<Page> {
+    let (sql, from) = statement(place.cursor);
+    let room = &*place.room;
     // One more than asked tells whether there are more.
-    let rows_max = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let rows_max = i64::try_from(place.limit)
+        .unwrap_or(i64::MAX)
+        .saturating_add(1);
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map((room, from, rows_max), |row| message(room, row))?;
     let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok(request::page(rows, cursor, limit))
+    Ok(request::page(rows, place))
 }
 
 /// A row of `seq, id, sender, content, wall_ms, client_msg_id`.
