@@ -82,3 +82,38 @@ describe("the chat beside a server of Node's", () => {
     assert.equal(ids.length, members.length + 1);
   });
 });
+
+// A proxy stands before the chat: each member comes from 127.0.0.1, and says in its place who it is.
+describe("the chat behind a proxy, beside a server of Node's", () => {
+  const settings = { "the proxy is trusted": { TRUST_PROXY: "127.0.0.1" }, "no proxy is": { TRUST_PROXY: "none" } };
+  for (const [name, env] of Object.entries(settings)) test(`fetchSockets has the client's address: ${name}`, async () => {
+    const redis = await startRedis();
+    const node = await startNode(redis);
+    const chat = await startChat({ shards: 2, env: { REDIS_URL: redis.url, ...env } });
+    const members = [];
+    try {
+      await until(async () => (await redis.listeners("socket.io-request#/#")) === 3, "three nodes");
+      const expected = new Map();
+      for (const [transport, forwarded, client] of [
+        ["websocket", "203.0.113.7", "203.0.113.7"],
+        ["polling", "203.0.113.8", "203.0.113.8"],
+        // What the client itself wrote there stands to the left of what the proxy adds.
+        ["websocket", "198.51.100.1, 2001:db8::9", "2001:db8::9"],
+      ]) {
+        const extraHeaders = { "X-Forwarded-For": forwarded };
+        const member = io(chat.url, { forceNew: true, transports: [transport], extraHeaders, auth: { token: token("walker") } });
+        members.push(member);
+        await next(member, "connect");
+        assert.equal((await ask(member, "joinRoom", { roomId: "gate" }))[0].ok, true);
+        expected.set(member.id, env.TRUST_PROXY === "none" ? "127.0.0.1" : client);
+      }
+      const fetched = await node.ask("fetched", "gate");
+      assert.deepEqual(new Map(fetched.map(({ id, handshake }) => [id, handshake.address])), expected);
+    } finally {
+      for (const member of members) member.disconnect();
+      await chat.remove();
+      await node.remove();
+      await redis.remove();
+    }
+  });
+});
