@@ -4,6 +4,8 @@
 //! passed over with a warning, as section 5 asks; a set that is malformed, names a key twice or holds
 //! nothing of use is refused as a whole, so that nobody loses the keys of before by a slip.
 
+mod members;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -13,7 +15,8 @@ use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
     UnparsedPublicKey, VerificationAlgorithm,
 };
-use serde_json::{Map, Value};
+
+use self::members::{Member, Members, Operations};
 
 /// Longest set that is read, in bytes.
 pub const BYTES_MAX: usize = 256 * 1024;
@@ -131,20 +134,18 @@ pub fn parse(text: &str) -> Result<Jwks, JwksError> {
     if text.len() > BYTES_MAX {
         return Err(JwksError::TooLarge);
     }
-    let set: Value = serde_json::from_str(text).map_err(|_| JwksError::Malformed)?;
-    let entries = set.get("keys").and_then(Value::as_array);
-    let entries = entries.ok_or(JwksError::Malformed)?;
+    let entries = members::entries(text).ok_or(JwksError::Malformed)?;
     if entries.len() > KEYS_MAX {
         return Err(JwksError::TooMany);
     }
     let (mut keys, mut warnings) = (Vec::new(), Vec::new());
     let mut names = BTreeSet::new();
     for (number, entry) in (1..).zip(entries) {
-        let entry = entry.as_object().ok_or(JwksError::Malformed)?;
-        match key(entry) {
+        let entry = entry.ok_or(JwksError::Malformed)?;
+        match key(&entry) {
             Err(cause) => {
-                let kid = entry.get("kid").and_then(Value::as_str);
-                warnings.push(format!("key {number}{} is not used: {cause}", named(kid)));
+                let kid = named(entry.kid.text());
+                warnings.push(format!("key {number}{kid} is not used: {cause}"));
             }
             Ok(key) => {
                 if !names.insert((key.kind, key.kid.clone())) {
@@ -176,17 +177,14 @@ fn shown(text: &str) -> String {
 }
 
 /// A key of the set, or why it is of no use.
-fn key(entry: &Map<String, Value>) -> Result<PublicKey, String> {
-    let text = |name: &str| entry.get(name).and_then(Value::as_str);
-    let name = match entry.get("kid") {
-        None => None,
-        Some(Value::String(kid)) if (1..=KID_BYTES_MAX).contains(&kid.len()) => {
-            Some(kid.as_str().into())
-        }
-        Some(_) => return Err(format!("its kid is no text of 1 to {KID_BYTES_MAX} bytes")),
+fn key(entry: &Members<'_>) -> Result<PublicKey, String> {
+    let name = match &entry.kid {
+        Member::Absent => None,
+        Member::Text(kid) if (1..=KID_BYTES_MAX).contains(&kid.len()) => Some((&**kid).into()),
+        _ => return Err(format!("its kid is no text of 1 to {KID_BYTES_MAX} bytes")),
     };
-    let kty = text("kty").ok_or("it has no kty")?;
-    let kind = match (kty, text("crv")) {
+    let kty = entry.kty.text().ok_or("it has no kty")?;
+    let kind = match (kty, entry.crv.text()) {
         ("RSA", _) => Kind::Rsa,
         ("EC", Some("P-256")) => Kind::P256,
         ("OKP", Some("Ed25519")) => Kind::Ed25519,
@@ -197,27 +195,29 @@ fn key(entry: &Map<String, Value>) -> Result<PublicKey, String> {
     };
     check_purpose(entry, kind)?;
     let wrong = || format!("its members are not those of a key for {}", kind.name());
-    let member = |name: &str| {
-        let bytes = text(name).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+    let member = |member: &Member<'_>| {
+        let bytes = member
+            .text()
+            .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
         bytes.ok_or_else(wrong)
     };
-    let coordinate = |name: &str| {
-        let bytes = member(name)?;
+    let coordinate = |text: &Member<'_>| {
+        let bytes = member(text)?;
         let fits = bytes.len() == COORDINATE_BYTES;
         fits.then_some(bytes).ok_or_else(wrong)
     };
     let key = match kind {
         Kind::Rsa => {
-            let (n, e) = (member("n")?, member("e")?);
+            let (n, e) = (member(&entry.n)?, member(&entry.e)?);
             let (n, e) = (significant(&n), significant(&e));
             check_rsa(n, e)?;
             Key::Rsa(n.into(), e.into())
         }
         Kind::P256 => {
-            let (x, y) = (coordinate("x")?, coordinate("y")?);
+            let (x, y) = (coordinate(&entry.x)?, coordinate(&entry.y)?);
             Key::P256([&[UNCOMPRESSED][..], &x, &y].concat().into())
         }
-        Kind::Ed25519 => Key::Ed25519(coordinate("x")?.into()),
+        Kind::Ed25519 => Key::Ed25519(coordinate(&entry.x)?.into()),
     };
     Ok(PublicKey {
         kid: name,
@@ -227,23 +227,14 @@ fn key(entry: &Map<String, Value>) -> Result<PublicKey, String> {
 }
 
 /// Whether the key is meant to verify signatures of its one algorithm (RFC 7517 sections 4.2 to 4.4).
-fn check_purpose(entry: &Map<String, Value>, kind: Kind) -> Result<(), String> {
-    let is = |name: &str, wanted: &str| match entry.get(name) {
-        None => true,
-        Some(value) => value == wanted,
-    };
-    if !is("use", "sig") {
+fn check_purpose(entry: &Members<'_>, kind: Kind) -> Result<(), String> {
+    if !entry.purpose.may_be("sig") {
         return Err("its use is not sig".to_owned());
     }
-    let operations = entry.get("key_ops");
-    let verifies = |operations: &Value| match operations {
-        Value::Array(list) => list.iter().any(|operation| operation == "verify"),
-        _ => false,
-    };
-    if !operations.is_none_or(verifies) {
+    if entry.key_ops == Operations::Others {
         return Err("its key_ops have no verify".to_owned());
     }
-    if !is("alg", kind.name()) {
+    if !entry.alg.may_be(kind.name()) {
         return Err(format!("its alg is not {}", kind.name()));
     }
     Ok(())

@@ -1,6 +1,6 @@
 use jsonwebtoken::{Algorithm, EncodingKey};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::auth::{AuthError, AuthOptions, Keys, User, Verifier};
@@ -63,6 +63,24 @@ fn verify(verifier: &Verifier, token: &str) -> Result<User, AuthError> {
 }
 
 const KINDS: [(&str, &str); 3] = [("rsa", "RS256"), ("p256", "ES256"), ("ed25519", "EdDSA")];
+
+#[test]
+fn lists_are_no_objects_and_a_name_stands_once() {
+    let good = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    for text in [
+        format!("[[{good}]]"),
+        format!(r#"{{"keys":[{good},[]]}}"#),
+        format!(r#"{{"keys":[{good},null]}}"#),
+        format!(r#"{{"keys":{good}}}"#),
+        format!(r#"{{"keys":[{good},{{"kty":"OKP","kty":"EC"}}]}}"#),
+        format!(r#"{{"keys":[{good}],"keys":[]}}"#),
+    ] {
+        assert_eq!(parse(&text).unwrap_err(), JwksError::Malformed, "{text}");
+    }
+    let unread = r#","key_ops":["verify",{"a":[1]},"\u0073ign"],"other":[[{}]]}"#;
+    let text = format!(r#"{{"a":1,"keys":[{}]}}"#, good.replace('}', unread));
+    assert_eq!(parse(&text).unwrap().keys.len(), 1);
+}
 
 #[test]
 fn each_kind_verifies_its_algorithm_by_kid() {

@@ -1,7 +1,7 @@
 //! What is fed with bytes of strangers, and what must hold for any bytes: nothing panics, any split of them
 //! gives the same result, what was decoded is decoded from its encoding again, and memory stays within four
-//! times the input, and what a bounded number of elements takes ([`ELEMENT_BYTES`]); settings and public keys,
-//! the files of which are short, within [`SETTINGS_BYTES`] and [`TREE_TIMES`].
+//! times the input, and what a bounded number of elements takes ([`ELEMENT_BYTES`], [`WARNINGS_BYTES`]);
+//! settings, the files of which are short, within [`SETTINGS_BYTES`].
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
@@ -20,9 +20,8 @@ use super::memory::peak;
 
 /// What any decoder may take beside four times its input: tables and first capacities.
 const MEMORY_BASE: usize = 4_096;
-/// How many times its text the tree of our own public keys may take. A value of three bytes is a node of some
-/// fifty there, and a table of one entry has room for eleven.
-const TREE_TIMES: usize = 64;
+/// What is told of the keys of a set that are not used, a hundred at most, takes beside four times the set.
+const WARNINGS_BYTES: usize = 512 * 1_024;
 /// Bytes of one body, message or reply.
 const BYTES_MAX: usize = 1_000_000;
 
@@ -43,12 +42,7 @@ pub const ALL: &[Target] = &[
 
 /// Does it, and sees that it takes no more memory than four times the input.
 fn bounded<R>(input: usize, what: impl FnOnce() -> R) -> R {
-    bounded_by(4, input, what)
-}
-
-/// The same for so many times the input.
-fn bounded_by<R>(times: usize, input: usize, what: impl FnOnce() -> R) -> R {
-    within(times * input + MEMORY_BASE, input, what)
+    within(4 * input + MEMORY_BASE, input, what)
 }
 
 fn within<R>(allowed: usize, input: usize, what: impl FnOnce() -> R) -> R {
@@ -334,7 +328,8 @@ pub fn jwt(data: &[u8]) {
         let verified = bounded(data.len(), verify);
         assert!(verified.is_err(), "a token that nobody signed");
     });
-    let _ = bounded_by(TREE_TIMES, data.len(), || jwks::parse(text).is_ok());
+    let allowed = 4 * data.len() + WARNINGS_BYTES + MEMORY_BASE;
+    let _ = within(allowed, data.len(), || jwks::parse(text).is_ok());
 }
 
 /// What reading the settings may take, whatever is in their files and however long they are. The parser of the
