@@ -17,7 +17,8 @@ pub enum Defect {
     MissedRepair,
     /// `hub/order.rs`: the first answer without messages counts as final.
     GapSkipped,
-    /// `hub/channel.rs`: the room's newest number is read before the room is subscribed to.
+    /// `hub/channel.rs`: the room's newest number is read before the room is subscribed to, and a room that goes
+    /// meanwhile is subscribed to all the same. It is this that is found.
     HeadBeforeSubscribe,
     /// `hub/channel.rs`: a room without members stays subscribed.
     ForgottenUnsubscribe,

@@ -238,7 +238,7 @@ impl World {
         self.send(number, count);
     }
 
-    /// Everybody says something in every room: whatever is lost of it, no later message shows.
+    /// Everybody says something in every room, or joins it: whatever is lost of it, no later message shows.
     pub(crate) fn talk_all_at_once(&mut self) {
         for number in 0..self.clients.len() {
             let client = &self.clients[number];
@@ -247,7 +247,13 @@ impl World {
             });
             if is_able {
                 let dice = client.dice.clone();
+                let is_joiner = dice.chance(400);
                 for room in self.rooms.clone() {
+                    if is_joiner {
+                        let last_seq = None;
+                        self.ask(number, Asked::Join { room, last_seq });
+                        continue;
+                    }
                     self.send_new(number, room.clone(), &dice);
                     self.send_new(number, room, &dice);
                 }

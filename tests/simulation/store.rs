@@ -219,7 +219,12 @@ impl SimulatedStore {
     ) -> Answer<T> {
         let slot = Slot::new();
         let (store, answer) = (self.clone(), slot.clone());
-        let delay = self.delay() / 4;
+        // A slow store reads faster than it writes: its silence is short of what a hub takes for an outage.
+        let delay = if self.slow.get() {
+            self.delay() / 4
+        } else {
+            self.delay()
+        };
         if self.is_down() || self.dice.chance(self.refused_per_mille.get()) {
             self.note(Fault::StoreError);
             self.at(owner, delay, false, move || answer.put(Err(down())));
