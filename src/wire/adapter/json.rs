@@ -189,9 +189,16 @@ impl Json {
 
     /// A string; what of it is no UTF-8 becomes U+FFFD. Nearly all are text, and to see that takes less.
     fn string(&mut self, value: &[u8]) -> Result<(), Undecodable> {
+        let text = std::str::from_utf8(value);
+        let room = self.bytes_max.saturating_sub(self.text.len());
+        if text.is_ok_and(is_plain) && value.len() + 2 <= room {
+            self.text.push(b'"');
+            self.text.extend_from_slice(value);
+            self.text.push(b'"');
+            return Ok(());
+        }
         self.push("\"")?;
-        match std::str::from_utf8(value) {
-            Ok(text) if is_plain(text) => self.push(text)?,
+        match text {
             Ok(text) => self.escaped(text)?,
             Err(_) => {
                 for chunk in value.utf8_chunks() {
