@@ -10,7 +10,7 @@ use super::Problem;
 use super::settings::{SETTINGS, find};
 
 /// Bytes of `.env`, of the file of settings, and of a file that holds one secret. The `toml` crate takes up to
-/// a hundred times its text while it reads.
+/// 140 times its text while it reads.
 pub const FILE_BYTES_MAX: usize = 64 << 10;
 /// Mistakes from which on a file is not read further.
 pub(super) const PROBLEMS_MAX: usize = 100;

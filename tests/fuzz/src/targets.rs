@@ -333,8 +333,8 @@ pub fn jwt(data: &[u8]) {
 }
 
 /// What reading the settings may take, whatever is in their files and however long they are. The parser of the
-/// `toml` crate takes the most: up to a hundred times its text, which is [`FILE_BYTES_MAX`] at most.
-const SETTINGS_BYTES: usize = 8 << 20;
+/// `toml` crate takes the most: 140 times its text for dots alone, of which there are [`FILE_BYTES_MAX`] at most.
+const SETTINGS_BYTES: usize = 16 << 20;
 /// Inputs up to here are also looked at repeated, up to the greatest length of a file.
 const REPEATED_BYTES_MAX: usize = 32;
 
