@@ -297,9 +297,10 @@ impl World {
         for packet in packets {
             self.take(number, packet)?;
         }
-        let Some(connection) = &self.clients[number].connection else {
+        let Some(connection) = &mut self.clients[number].connection else {
             return Ok(());
         };
+        connection.is_behind = engine.outbox_bytes(connection.line.key) > 0;
         if connection.line.is_over() {
             note!(self, "client {number} sees its connection closed");
             self.hang_up(number, Fate::Closed);
