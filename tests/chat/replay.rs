@@ -139,7 +139,8 @@ fn live_messages_wait_behind_the_replay() {
 
 #[test]
 fn a_replay_goes_on_below_a_flood_of_large_messages() {
-    const OLD: usize = 200;
+    // More than the kernel holds for a client that does not read: the replay is still on in the flood.
+    const OLD: usize = 500;
     const NEW: usize = 300;
     let folder = folder();
     let settings = [
@@ -148,15 +149,16 @@ fn a_replay_goes_on_below_a_flood_of_large_messages() {
         ("RATE_MESSAGES_PER_SECOND", "0"),
     ];
     let server = Server::start(folder.path(), &settings);
-    let content = "x".repeat(20_000);
+    let content = "x".repeat(24_000);
     fill(&server, "r", OLD, &content);
     for via in BOTH {
         let mut writer = client(&server, Via::WebSocket, "writer");
         let first = writer.ok("joinRoom", &json!({"roomId": "r"}))["seq"].as_u64();
         let first = first.expect("a seq") + 1 - OLD as u64;
         let mut alice = client(&server, via, "alice");
-        let asked = alice.ask("joinRoom", &resume("r", first - 1));
-        // Twenty times what may wait, in less time than alice takes to begin to read.
+        let ack = alice.ok("joinRoom", &resume("r", first - 1));
+        assert_eq!(ack["recovered"], true, "{ack}");
+        // Twenty times what may wait, before alice reads on.
         let payloads = vec![json!({"roomId": "r", "content": content}); NEW];
         for chunk in payloads.chunks(32) {
             for id in writer.ask_all("sendMessage", chunk) {
@@ -164,8 +166,6 @@ fn a_replay_goes_on_below_a_flood_of_large_messages() {
                 assert_eq!(ack["ok"], true, "{ack}");
             }
         }
-        let ack = alice.ack_within(asked, PATIENCE).expect("an ack");
-        assert_eq!(ack["recovered"], true, "{ack}");
         for seq in first..first + (OLD + NEW) as u64 {
             assert_eq!(alice.expect("receiveMessage")["seq"], seq, "{via:?}");
         }
