@@ -100,8 +100,8 @@ pub(crate) struct Connection {
     /// Since when it should have been ended for that.
     pub(crate) overdue_since: Option<Instant>,
     pub(crate) pace: Pace,
-    /// It has not yet read all that waited for it when it read last.
-    pub(crate) is_behind: bool,
+    /// Bytes that still waited for it when it had read last.
+    pub(crate) unread: usize,
     next_id: u64,
     pending: VecDeque<Pending>,
     pub(crate) rooms: BTreeMap<String, Membership>,
@@ -163,7 +163,7 @@ impl Connection {
         Self {
             line,
             pace,
-            is_behind: false,
+            unread: 0,
             is_ready: false,
             has_left: false,
             is_reconnecting: false,
@@ -427,7 +427,7 @@ impl Client {
             Asked::Send { number } => {
                 let is_late = took > ANSWER_WITHIN + judge.late;
                 // Behind other output an answer is as late as the client reads, by polls of one payload each.
-                let reads_all = connection.pace == Pace::Fast && !connection.is_behind;
+                let reads_all = connection.pace == Pace::Fast && connection.unread == 0;
                 if is_late && reads_all && pending.is_prompt {
                     return Err(Failure::new("a late answer", format!("after {took:?}")));
                 }

@@ -300,7 +300,7 @@ impl World {
         let Some(connection) = &mut self.clients[number].connection else {
             return Ok(());
         };
-        connection.is_behind = engine.outbox_bytes(connection.line.key) > 0;
+        connection.unread = engine.outbox_bytes(connection.line.key);
         if connection.line.is_over() {
             note!(self, "client {number} sees its connection closed");
             self.hang_up(number, Fate::Closed);
