@@ -195,12 +195,17 @@ impl Engine {
         &self.inner.options
     }
 
-    /// Steps one session, then tells whoever waits for what came of it. The only place where a
-    /// session is borrowed for a change.
+    /// Steps one session at the present time.
     fn step<R>(&self, key: Key, step: impl FnOnce(&mut Session, Instant) -> R) -> Option<R> {
         let now = self.inner.env.now();
+        self.change(key, |session| step(session, now))
+    }
+
+    /// Changes one session, then tells whoever waits for what came of it. The only place where a
+    /// session is borrowed for a change.
+    fn change<R>(&self, key: Key, change: impl FnOnce(&mut Session) -> R) -> Option<R> {
         let mut table = self.inner.table.borrow_mut();
-        let result = step(table.get_mut(key)?, now);
+        let result = change(table.get_mut(key)?);
         let news = table.settle(key);
         let dirty = table.has_dirty();
         drop(table);
@@ -301,7 +306,8 @@ impl Engine {
     /// [`Options::outbox_bytes_max`] the session closes with [`CloseReason::SlowConsumer`].
     pub fn send(&self, key: Key, packets: &[Encoded]) {
         let bytes_max = self.options().outbox_bytes_max;
-        if let Some(Err(reason)) = self.step(key, |session, _| session.send(packets, bytes_max)) {
+        // A fan-out comes by here for each member: no look at the clock.
+        if let Some(Err(reason)) = self.change(key, |session| session.send(packets, bytes_max)) {
             self.close(key, reason);
         }
     }
