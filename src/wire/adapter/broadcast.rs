@@ -5,6 +5,7 @@ use std::borrow::Borrow;
 use bytes::Bytes;
 
 use super::json::{self, Json};
+use super::packed;
 use super::{Broadcast, Flags, Names, Opts, Presence, Stamp, Undecodable};
 use crate::wire::Text;
 use crate::wire::msgpack::{Reader, Token, Writer};
@@ -293,7 +294,7 @@ pub(super) fn write_packet(writer: &mut Writer, namespace: &str, event: &str, ar
     writer.string("type");
     writer.unsigned(2);
     writer.string("data");
-    json::write_args(writer, &[event], args);
+    packed::write_args(writer, &[event], args);
     writer.string("nsp");
     writer.string(namespace);
 }

@@ -10,6 +10,7 @@ mod json;
 mod message;
 mod names;
 mod notice;
+mod packed;
 mod request;
 #[cfg(test)]
 mod tests;

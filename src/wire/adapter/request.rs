@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::broadcast::{write_opts, write_packet};
-use super::json;
 use super::message::{Listed, Message, Part};
+use super::packed;
 use super::{Answer, Ask, Names, Opts, Request, Response, Undecodable};
 use crate::wire::Text;
 use crate::wire::msgpack::Writer;
@@ -187,7 +187,7 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
         Ask::ServerSideEmit { event, args } => {
             let mut writer = head(request, kind::SERVER_SIDE_EMIT, 1);
             writer.string("data");
-            json::write_args(&mut writer, &[event], args);
+            packed::write_args(&mut writer, &[event], args);
             return writer.into_bytes();
         }
         Ask::Broadcast {
@@ -308,7 +308,7 @@ fn answer(response: &Response, kind: u64, key: &str, args: &Args) -> Vec<u8> {
     writer.string(&response.id);
     if let Some(first) = first {
         writer.string(key);
-        json::write_value(&mut writer, first.get(), args.attachments());
+        packed::write_value(&mut writer, first.get(), args.attachments());
     }
     writer.into_bytes()
 }

@@ -187,7 +187,7 @@ fn a_fetched_socket_has_what_node_reads() {
 /// A JSON text as MessagePack.
 fn packed(json: &str) -> Bytes {
     let mut writer = Writer::default();
-    json::write_value(&mut writer, json, &[]);
+    packed::write_value(&mut writer, json, &[]);
     writer.into_bytes().into()
 }
 
