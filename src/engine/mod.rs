@@ -360,11 +360,12 @@ impl Engine {
         self.look(key, Session::is_writable).unwrap_or(false)
     }
 
-    /// Resolves when at most `below` bytes are unsent, or the session is gone.
+    /// Resolves when at most `below` bytes are unsent, or the session takes no more: a poller that is
+    /// closing may stay for as long as it does not fetch its output.
     pub fn drained(&self, key: Key, below: usize) -> impl Future<Output = ()> + 'static {
         let engine = self.clone();
         async move {
-            while engine.outbox_bytes(key) > below {
+            while engine.is_open(key) && engine.outbox_bytes(key) > below {
                 engine.changed(key).await;
             }
         }

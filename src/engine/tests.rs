@@ -877,17 +877,28 @@ fn drained_waits_until_enough_has_left() {
 }
 
 #[test]
-fn nobody_waits_for_output_that_was_given_up() {
+fn nobody_waits_for_the_output_of_a_session_that_is_closing() {
+    for transport in [Transport::Polling, Transport::WebSocket] {
+        let (world, key) = World::opened(transport);
+        world.send(key, "hello");
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut drained = pin!(world.engine.drained(key, 0));
+        assert!(drained.as_mut().poll(&mut cx).is_pending());
+        world.engine.close(key, CloseReason::ForcedServerClose);
+        assert!(world.engine.outbox_bytes(key) > 0, "it is still sent");
+        assert!(drained.as_mut().poll(&mut cx).is_ready(), "{transport:?}");
+    }
+}
+
+#[test]
+fn output_of_a_closing_session_that_nobody_takes_is_given_up() {
     let (world, key) = World::opened(Transport::WebSocket);
     world.send(key, "hello");
     world.engine.close(key, CloseReason::ForcedServerClose);
-    let mut cx = Context::from_waker(Waker::noop());
-    let mut drained = pin!(world.engine.drained(key, 0));
-    assert!(drained.as_mut().poll(&mut cx).is_pending());
     world.engine.take_dirty(&mut Vec::new());
     world.env.advance(Duration::from_secs(31));
     world.engine.tick();
-    assert!(drained.as_mut().poll(&mut cx).is_ready());
+    assert_eq!(world.engine.outbox_bytes(key), 0);
     let mut dirty = Vec::new();
     world.engine.take_dirty(&mut dirty);
     assert_eq!(dirty, [key], "its connection is told");

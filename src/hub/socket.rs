@@ -295,7 +295,7 @@ impl Socket {
         data?.downcast().ok()
     }
 
-    /// Resolves when at most `below` bytes wait to be sent on the connection, or it is closed.
+    /// Resolves when at most `below` bytes wait to be sent on the connection, or it is closing.
     pub fn drained(&self, below: usize) -> impl Future<Output = ()> + 'static {
         self.hub().engine().drained(self.key(), below)
     }
