@@ -125,8 +125,7 @@ impl Chat {
     ) -> Result<(), CloseReason> {
         loop {
             let until = missed.until;
-            let replayed = self.replay(room, missed, held.socket()).await;
-            replayed.map_err(|_| CloseReason::ForcedClose)?;
+            self.replay(room, missed, held.socket()).await?;
             let Some(newest) = held.missed() else {
                 return Ok(());
             };
@@ -200,26 +199,32 @@ impl Chat {
         Ok(page.await?.messages)
     }
 
-    /// Emits the missed messages, no faster than the connection takes them.
+    /// Emits the missed messages, no faster than the connection takes them. `Err`: not all were.
     async fn replay(
         &self,
         room: &str,
         missed: Replayed,
         socket: &Socket,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), CloseReason> {
         let mut outlet = Pace::new(self.options.outbox_bytes_max);
         let (mut after, mut page) = (missed.after, missed.first);
         while after < missed.until && socket.is_connected() {
+            // There is no gap in a history that can be read.
             if page.first().is_none_or(|message| message.seq != after + 1) {
-                return Err(StoreError::Unavailable("a gap in the history".into()));
+                return Err(CloseReason::ForcedClose);
             }
             for message in &page {
                 let args = Args::one(&MessageView::from(message));
                 outlet.wait_for_room(socket, args.bytes()).await;
+                if !socket.is_staying() {
+                    // It is asked to go; where it comes back it gets the rest.
+                    return Err(CloseReason::ServerShuttingDown);
+                }
                 socket.emit(RECEIVE_MESSAGE, &args);
                 after = message.seq;
             }
-            page = self.replay_page(room, after, missed.until - after).await?;
+            let page_after = self.replay_page(room, after, missed.until - after);
+            page = page_after.await.map_err(|_| CloseReason::ForcedClose)?;
         }
         Ok(())
     }

@@ -339,7 +339,14 @@ impl Engine {
     /// Asks the handler to begin nothing more for a session. Returns whether it may be closed now.
     #[must_use]
     pub fn drain(&self, key: Key) -> bool {
+        self.change(key, Session::leave);
         self.handler().on_drain(key)
+    }
+
+    /// Whether the session is neither gone, closing, nor asked to go by [`Engine::drain`].
+    #[must_use]
+    pub fn is_staying(&self, key: Key) -> bool {
+        self.look(key, Session::is_staying).unwrap_or(false)
     }
 
     /// The handler can take messages again.
@@ -360,12 +367,12 @@ impl Engine {
         self.look(key, Session::is_writable).unwrap_or(false)
     }
 
-    /// Resolves when at most `below` bytes are unsent, or the session takes no more: a poller that is
-    /// closing may stay for as long as it does not fetch its output.
+    /// Resolves when at most `below` bytes are unsent, or the session no longer stays: until its client
+    /// fetches its output, or is given up, may take longer than a drain.
     pub fn drained(&self, key: Key, below: usize) -> impl Future<Output = ()> + 'static {
         let engine = self.clone();
         async move {
-            while engine.is_open(key) && engine.outbox_bytes(key) > below {
+            while engine.is_staying(key) && engine.outbox_bytes(key) > below {
                 engine.changed(key).await;
             }
         }

@@ -78,6 +78,8 @@ pub(super) struct Session {
     poll_pending: bool,
     post_pending: bool,
     paused: bool,
+    /// The server wants it to go as soon as its handler has finished.
+    leaving: bool,
     /// [`Session::resume`] was called since the last message was handed on.
     resumed: bool,
     /// A ping is out, and `heartbeat` is the deadline of its pong. Else it is the next ping.
@@ -113,6 +115,7 @@ impl Session {
             poll_pending: false,
             post_pending: false,
             paused: false,
+            leaving: false,
             resumed: false,
             awaiting_pong: false,
             heartbeat: now + options.ping_interval,
@@ -419,6 +422,16 @@ impl Session {
     /// The handler can take no more for now, unless it has said otherwise meanwhile.
     pub(super) fn pause(&mut self) {
         self.paused = !self.resumed;
+    }
+
+    /// The server wants it to go: nothing is worth a wait for its client any more.
+    pub(super) fn leave(&mut self) {
+        self.news.transport |= !std::mem::replace(&mut self.leaving, true);
+    }
+
+    /// Whether it is neither closing nor about to.
+    pub(super) fn is_staying(&self) -> bool {
+        self.is_open() && !self.leaving
     }
 
     pub(super) fn resume(&mut self) {

@@ -891,6 +891,18 @@ fn nobody_waits_for_the_output_of_a_session_that_is_closing() {
 }
 
 #[test]
+fn nobody_waits_for_the_output_of_a_session_that_is_asked_to_go() {
+    let (world, key) = World::opened(Transport::Polling);
+    world.send(key, "hello");
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut drained = pin!(world.engine.drained(key, 0));
+    assert!(drained.as_mut().poll(&mut cx).is_pending());
+    let _ = world.engine.drain(key);
+    assert!(world.engine.is_open(key) && !world.engine.is_staying(key));
+    assert!(drained.as_mut().poll(&mut cx).is_ready());
+}
+
+#[test]
 fn output_of_a_closing_session_that_nobody_takes_is_given_up() {
     let (world, key) = World::opened(Transport::WebSocket);
     world.send(key, "hello");

@@ -295,7 +295,13 @@ impl Socket {
         data?.downcast().ok()
     }
 
-    /// Resolves when at most `below` bytes wait to be sent on the connection, or it is closing.
+    /// Whether its connection is neither gone, closing, nor to be closed because the server goes away.
+    #[must_use]
+    pub fn is_staying(&self) -> bool {
+        self.hub().engine().is_staying(self.key())
+    }
+
+    /// Resolves when at most `below` bytes wait to be sent on the connection, or it no longer stays.
     pub fn drained(&self, below: usize) -> impl Future<Output = ()> + 'static {
         self.hub().engine().drained(self.key(), below)
     }
