@@ -20,6 +20,8 @@ use crate::store::SimulatedStore;
 
 /// What is owed must have come within this time after the faults, and the sessions of silent clients ended.
 const REPAIRED_WITHIN: Duration = Duration::from_secs(12);
+/// How much longer answers may take that come one after the other, a replay through a small outbox each.
+const ANSWERED_WITHIN: Duration = Duration::from_mins(2);
 pub(crate) const STALL_MS: usize = 400;
 pub(crate) const JUMP_MS: usize = 800;
 /// A jump after which every deadline has passed.
@@ -425,6 +427,14 @@ impl World {
             }
         }
         self.pass(REPAIRED_WITHIN)?;
+        let end = self.ground.clock.now() + ANSWERED_WITHIN;
+        let waits = |client: &Client| {
+            let connection = client.connection.as_ref();
+            connection.is_some_and(|one| one.cut_at.is_none() && one.pending() > 0)
+        };
+        while self.clients.iter().any(waits) && self.ground.clock.now() < end {
+            self.pass(Duration::from_secs(1))?;
+        }
         self.pass(self.silence())
     }
 
