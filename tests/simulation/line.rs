@@ -119,6 +119,12 @@ impl Line {
             || matches!(self.way, Way::Probing | Way::Granted)
     }
 
+    /// Bytes that wait for the client to read them, at the server and on the way.
+    pub(crate) fn unread(&self, engine: &Engine) -> usize {
+        let payload = self.payload.as_ref().map_or(0, |payload| payload.len());
+        engine.outbox_bytes(self.key) + self.down.len() + payload
+    }
+
     /// The client has seen the end of it.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over && self.down.is_empty() && self.payload.is_none()

@@ -302,7 +302,7 @@ impl World {
         let Some(connection) = &mut self.clients[number].connection else {
             return Ok(());
         };
-        connection.unread = engine.outbox_bytes(connection.line.key);
+        connection.unread = connection.line.unread(&engine);
         if connection.line.is_over() {
             note!(self, "client {number} sees its connection closed");
             self.hang_up(number, Fate::Closed);
