@@ -66,7 +66,9 @@ struct Wire {
 
 impl Wire {
     fn cut(&mut self) {
-        let (is_cut, silent_until) = (self.is_connected, self.silent_until);
+        // It may be cut again before the node has noticed.
+        let is_cut = self.is_cut || self.is_connected;
+        let silent_until = self.silent_until;
         *self = Self {
             is_cut,
             silent_until,

@@ -202,6 +202,7 @@ impl Link {
 
     /// There is a connection: says who we are.
     pub(super) fn connected(&mut self, now: Instant) {
+        debug_assert_eq!(self.phase, Phase::Down, "of one connection at a time");
         self.phase = Phase::Greeting;
         (self.heard, self.answered) = (now, now);
         let hello = hello(&self.login);
