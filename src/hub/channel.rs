@@ -117,6 +117,9 @@ impl Hub {
         let mut head = None;
         if early && is_ordered {
             head = self.head(&name).await;
+            if self.with(|state| state.channel(&name, generation).is_none()) {
+                return;
+            }
         }
         if let Some(bus) = self.bus() {
             bus.subscribe(&name.0, &name.1).await;

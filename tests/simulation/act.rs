@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    fn send_new(&mut self, number: usize, room: String, dice: &Dice) {
+    pub(crate) fn send_new(&mut self, number: usize, room: String, dice: &Dice) {
         let count = self.sent.len();
         let key = dice.chance(700).then(|| format!("k{count}"));
         let content = format!("m{count} {}", "x".repeat(dice.below(200)));
@@ -240,23 +240,17 @@ impl World {
 
     /// Everybody says something in every room, or joins it: whatever is lost of it, no later message shows.
     pub(crate) fn talk_all_at_once(&mut self) {
-        for number in 0..self.clients.len() {
-            let client = &self.clients[number];
-            let is_able = client.connection.as_ref().is_some_and(|connection| {
-                connection.is_ready && connection.cut_at.is_none() && connection.pace != Pace::Dead
-            });
-            if is_able {
-                let dice = client.dice.clone();
-                let is_joiner = dice.chance(400);
-                for room in self.rooms.clone() {
-                    if is_joiner {
-                        let last_seq = None;
-                        self.ask(number, Asked::Join { room, last_seq });
-                        continue;
-                    }
-                    self.send_new(number, room.clone(), &dice);
-                    self.send_new(number, room, &dice);
+        for number in self.able() {
+            let dice = self.clients[number].dice.clone();
+            let is_joiner = dice.chance(400);
+            for room in self.rooms.clone() {
+                if is_joiner {
+                    let last_seq = None;
+                    self.ask(number, Asked::Join { room, last_seq });
+                    continue;
                 }
+                self.send_new(number, room.clone(), &dice);
+                self.send_new(number, room, &dice);
             }
         }
     }
@@ -271,7 +265,7 @@ impl World {
         self.ask(number, Asked::Send { number: message });
     }
 
-    fn ask(&mut self, number: usize, asked: Asked) {
+    pub(crate) fn ask(&mut self, number: usize, asked: Asked) {
         note!(self, "client {number} asks {asked:?}");
         let now = self.ground.clock.now();
         let client = &mut self.clients[number];

@@ -14,6 +14,7 @@ mod dice;
 mod failure;
 mod host;
 mod line;
+mod meet;
 mod network;
 mod plan;
 mod runner;

@@ -158,6 +158,7 @@ impl World {
         }
         self.repair()?;
         self.check_all_is_told()?;
+        self.meet()?;
         self.leave_all()?;
         for host in &self.hosts {
             host.check_nothing_is_left(true)?;
@@ -188,7 +189,7 @@ impl World {
     }
 
     /// A moment passes. `healthy`: everybody gets their turn.
-    fn step(&mut self, time: Duration, healthy: bool) -> Result<(), Failure> {
+    pub(crate) fn step(&mut self, time: Duration, healthy: bool) -> Result<(), Failure> {
         self.tally.steps += 1;
         self.ground.clock.advance(time);
         for host in &self.hosts {
@@ -477,7 +478,7 @@ impl World {
     }
 
     /// After the repair: acks, messages and presence are complete.
-    fn check_all_is_told(&self) -> Result<(), Failure> {
+    pub(crate) fn check_all_is_told(&self) -> Result<(), Failure> {
         let store = &self.ground.store;
         if !store.is_idle() {
             return Err("the store is still asked".into());
