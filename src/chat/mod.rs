@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::{LocalBoxFuture, ready};
 use serde_json::value::RawValue;
 
+pub use self::send::WAITING_SENDS_MAX;
+
 use self::deadline::Deadlines;
 use self::event::{Authenticate, Authenticated, Code, Exception, Failure, MessageView, Timestamp};
 use self::expiry::Expiries;

@@ -18,7 +18,7 @@ use crate::planted::{self, Defect};
 use crate::store::{Cursor, Draft, Message, Page, Store, StoreError, Stored};
 
 /// Sends of one shard that may wait for the store; a further one is `unavailable`.
-pub(super) const WAITING_SENDS_MAX: usize = 1_000;
+pub const WAITING_SENDS_MAX: usize = 1_000;
 /// Within this time of being read every send is answered.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 impl Chat {

@@ -43,6 +43,13 @@ pub(super) struct Channel {
     timer: Option<TimerId>,
 }
 
+impl Channel {
+    /// How many broadcasts wait for their predecessor, in an ordered room.
+    pub(super) fn held(&self) -> Option<usize> {
+        self.order.as_ref().map(RoomOrder::held)
+    }
+}
+
 /// A broadcast to one room, ready to be sent.
 pub(super) struct Item {
     packets: Vec<Encoded>,

@@ -13,7 +13,7 @@ use crate::wire::socket_io::{ATTACHMENTS_MAX, Args, Decoder, Kind, Packet, Packe
 use crate::wire::{Content, Text};
 
 /// Parked packets of one connection.
-const PARKED_MAX: usize = 64;
+pub const PARKED_MAX: usize = 64;
 /// CONNECTs of one connection that may be refused before it is closed.
 const REFUSALS_MAX: usize = 10;
 /// Namespaces of one connection.
@@ -128,6 +128,11 @@ impl Client {
     /// Whether packets wait for a handler to finish.
     pub(super) fn has_parked(&self) -> bool {
         !self.parked.is_empty()
+    }
+
+    /// How many packets wait for their turn.
+    pub(super) fn parked(&self) -> usize {
+        self.parked.len()
     }
 
     /// Takes one message.

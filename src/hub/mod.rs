@@ -68,8 +68,10 @@ use serde_json::value::RawValue;
 pub use self::broadcast::{
     Audience, BroadcastTimeout, Flags, Order, Origin, Presence, RemoteSocket, RequestTimeout,
 };
+pub use self::client::PARKED_MAX;
 pub use self::event::{Ack, Event, Missed, Refusal};
 pub use self::id::SocketId;
+pub use self::order::HELD_MAX;
 pub use self::request::REQUEST_TIMEOUT;
 pub use self::session::ATTACHMENTS_TIMEOUT;
 pub use self::socket::{AckTimeout, Joined, Replay, Socket};
@@ -403,6 +405,24 @@ impl Hub {
     #[must_use]
     pub fn rooms(&self) -> usize {
         self.with(|state| state.rooms.count())
+    }
+
+    /// The events that wait for their turn on the connection that has most of them.
+    #[must_use]
+    pub fn most_parked(&self) -> usize {
+        self.with(|state| {
+            let sessions = state.sessions.values();
+            sessions.map(|session| session.parked()).max().unwrap_or(0)
+        })
+    }
+
+    /// The broadcasts that wait for their predecessor in the room that has most of them.
+    #[must_use]
+    pub fn most_held(&self) -> usize {
+        self.with(|state| {
+            let orders = state.channels.values().filter_map(Channel::held);
+            orders.max().unwrap_or(0)
+        })
     }
 
     #[expect(

@@ -13,7 +13,7 @@ use crate::planted::{self, Defect};
 /// How long a broadcast is held before its predecessor is asked for.
 pub(super) const HOLD: Duration = Duration::from_millis(50);
 /// Broadcasts held for one room. What comes above is dropped, and read again later.
-pub(super) const HELD_MAX: usize = 1_000;
+pub const HELD_MAX: usize = 1_000;
 /// How long the store may be silent before delivery goes on without it.
 pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// The greatest number that a store can give. What claims a greater one is none of ours.
@@ -97,6 +97,11 @@ impl<T> RoomOrder<T> {
     /// Whether the newest number is still being read.
     pub(super) fn is_opening(&self) -> bool {
         self.state != State::Open
+    }
+
+    /// How many broadcasts wait for their predecessor.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// The last number delivered.

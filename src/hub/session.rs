@@ -38,6 +38,13 @@ pub(super) struct Session {
     is_closed: bool,
 }
 
+impl Session {
+    /// How many packets of its client wait for their turn.
+    pub(super) fn parked(&self) -> usize {
+        self.client.parked()
+    }
+}
+
 /// A socket of which the application has not been told yet that it is gone.
 struct Farewell {
     socket: Socket,

@@ -11,10 +11,12 @@ use project_yum::bus::directory::Directory;
 use project_yum::bus::mesh::{Mesh, seats_with_slots};
 use project_yum::bus::redis::{self, Fleet, Redis, Target};
 use project_yum::chat::permission::TokenRooms;
-use project_yum::chat::{Chat, ChatOptions, Parts};
+use project_yum::chat::{Chat, ChatOptions, Parts, WAITING_SENDS_MAX};
 use project_yum::engine::{self, CloseReason, Engine, Flow, Handler, Handshake, Key};
 use project_yum::env::Env;
-use project_yum::hub::{self, App, Event, Hub, Missed, Refusal, Socket, Task};
+use project_yum::hub::{
+    self, App, Event, HELD_MAX, Hub, Missed, PARKED_MAX, Refusal, Socket, Task,
+};
 use project_yum::metrics::Metrics;
 use project_yum::wire::{Content, Text};
 use serde_json::value::RawValue;
@@ -282,9 +284,17 @@ impl Host {
                     return Err(Failure::new("an outbox above its bound", detail));
                 }
             }
-            if shard.tasks.len() > TASKS_MAX {
-                let detail = format!("{} wait", shard.tasks.len());
-                return Err(Failure::new("too many tasks", detail));
+            let counts = [
+                ("tasks", shard.tasks.len(), TASKS_MAX),
+                ("parked events", shard.hub.most_parked(), PARKED_MAX),
+                ("held broadcasts", shard.hub.most_held(), HELD_MAX),
+                ("sends", shard.chat.waiting_sends(), WAITING_SENDS_MAX),
+            ];
+            for (what, count, bound) in counts {
+                if count > bound {
+                    let detail = format!("{count}, the bound is {bound}");
+                    return Err(Failure::new(format!("too many {what}"), detail));
+                }
             }
         }
         Ok(())
