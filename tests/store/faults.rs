@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_lite::future::block_on;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use project_yum::store::postgres::{PostgresStore, Target};
 use project_yum::store::{Condition, Store, StoreError};
 use rustix::process::Signal;
 
@@ -177,10 +179,7 @@ fn survives_that_postgres_is_paused() {
 #[test]
 fn survives_that_the_way_is_cut_off_silently() {
     let server = Postgres::shared();
-    let relay = Relay::to(server.port());
-    let url = server
-        .database()
-        .replace(&server.port().to_string(), &relay.port().to_string());
+    let (relay, url) = relayed(&server);
     let host = Host::start(&url, 2);
     survives(
         &host,
@@ -190,13 +189,83 @@ fn survives_that_the_way_is_cut_off_silently() {
     );
 }
 
+/// The way to a database of its own, whose connections can be lost.
+fn relayed(server: &Postgres) -> (Relay, String) {
+    let relay = Relay::to(server.port());
+    let url = server.database();
+    let url = url.replace(&server.port().to_string(), &relay.port().to_string());
+    (relay, url)
+}
+
+#[test]
+fn a_server_that_lets_us_in_and_then_is_silent_is_left_again() {
+    let server = Postgres::shared();
+    let (relay, url) = relayed(&server);
+    // What a writer and a reader prepare, with nothing before it lost.
+    PostgresStore::migrate(&Target::parse(&url).unwrap()).unwrap();
+    relay.lose_at("append_messages_1(");
+    let host = Host::start(&url, 1);
+    let asked = Instant::now();
+    let refused = block_on(host.store.append(keyed("a", "ann", "1")));
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))));
+    assert!(asked.elapsed() < ANSWERED_WITHIN);
+    relay.mend();
+    let stored = block_on(host.store.append(keyed("a", "ann", "2")));
+    assert!(stored.is_ok(), "{stored:?}");
+    assert!(relay.made() < 20, "{} connections", relay.made());
+}
+
+#[test]
+fn a_database_without_our_tables_is_not_asked_without_a_pause() {
+    let server = Postgres::shared();
+    let (relay, url) = relayed(&server);
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let host = metrics::with_local_recorder(&recorder, || Host::start(&url, 1));
+    let counted = |line: &str| {
+        recorder
+            .handle()
+            .render()
+            .lines()
+            .any(|other| other == line)
+    };
+    assert!(block_on(host.store.append(keyed("a", "ann", "1"))).is_ok());
+    assert!(counted("yum_store_reconnects_total 3"));
+    let drop = "DROP TABLE messages, rooms, project_yum_migrations CASCADE; \
+        DROP FUNCTION append_messages_1";
+    server.sql_in(url.rsplit('/').next().unwrap(), drop);
+    relay.reset();
+    let made = relay.made();
+    std::thread::sleep(Duration::from_secs(3));
+    let made = relay.made() - made;
+    assert!((3..60).contains(&made), "{made} connections in 3 s");
+    assert!(matches!(host.store.condition(), Condition::Degraded(_)));
+    assert!(counted("yum_store_circuits_open 3"));
+    let refused = block_on(host.store.append(keyed("a", "ann", "2")));
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))));
+}
+
+#[test]
+fn a_look_at_a_silent_database_ends() {
+    let server = Postgres::shared();
+    let (relay, url) = relayed(&server);
+    let target = Target::parse(&url).unwrap();
+    relay.lose_at("project_yum_migrations");
+    let begun = Instant::now();
+    for found in [
+        PostgresStore::look(&target).err(),
+        PostgresStore::pending_migrations(&target).err(),
+        PostgresStore::migrate(&target).err(),
+    ] {
+        let error = found.expect("nobody answers").to_string();
+        assert!(error.contains("no answer in time"), "{error}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15));
+}
+
 #[test]
 fn survives_that_connections_are_reset() {
     let server = Postgres::shared();
-    let relay = Relay::to(server.port());
-    let url = server
-        .database()
-        .replace(&server.port().to_string(), &relay.port().to_string());
+    let (relay, url) = relayed(&server);
     let host = Host::start(&url, 2);
     survives(
         &host,

@@ -21,6 +21,8 @@ struct State {
     lost: Mutex<Vec<Range<usize>>>,
     /// Those that are reset.
     reset: Mutex<Vec<Range<usize>>>,
+    /// Whoever passes this is lost from then on.
+    trap: Mutex<Option<&'static str>>,
 }
 
 fn holds(ranges: &Mutex<Vec<Range<usize>>>, number: usize) -> bool {
@@ -72,6 +74,12 @@ impl Relay {
         lost.extend([number..number + 1, made..usize::MAX]);
     }
 
+    /// Loses every connection that brings this text, with it and silently.
+    #[allow(dead_code, reason = "the tests of Redis do not need it")]
+    pub(crate) fn lose_at(&self, text: &'static str) {
+        *self.state.trap.lock().unwrap() = Some(text);
+    }
+
     /// Resets every connection.
     pub(crate) fn reset(&self) {
         let made = self.made();
@@ -85,6 +93,7 @@ impl Relay {
 
     /// New connections pass again.
     pub(crate) fn mend(&self) {
+        *self.state.trap.lock().unwrap() = None;
         let made = self.made();
         for ranges in [&self.state.lost, &self.state.reset] {
             for range in &mut *ranges.lock().unwrap() {
@@ -117,7 +126,16 @@ fn pass(state: &State, number: usize, mut from: TcpStream, mut to: TcpStream) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             Err(_) => break,
         };
-        if !holds(&state.lost, number) && to.write_all(&buffer[..count]).is_err() {
+        let bytes = &buffer[..count];
+        let trap = state.trap.lock().unwrap().filter(|text| {
+            bytes
+                .windows(text.len())
+                .any(|part| part == text.as_bytes())
+        });
+        if trap.is_some() {
+            state.lost.lock().unwrap().push(number..number + 1);
+        }
+        if !holds(&state.lost, number) && to.write_all(bytes).is_err() {
             break;
         }
     }

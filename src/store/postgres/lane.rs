@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use futures_lite::future::or;
 use glommio::timer::Timer;
+use tokio_postgres::Error;
 
 use super::link::{Link, LinkError, Needs};
 use super::seen::Seen;
-use super::target::Target;
+use super::target::{Target, cause};
 use crate::dial::backoff::Backoff;
 use crate::dial::within;
 use crate::store::health::Health;
@@ -21,6 +22,8 @@ use crate::store::request::Place;
 pub(super) const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How long it has to answer that.
 const PROBE_WITHIN: Duration = Duration::from_millis(1_500);
+/// How long a new one may take until its statements are prepared.
+const PREPARE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The part of a lane that every thread may look at.
 #[derive(Debug, Default)]
@@ -68,18 +71,42 @@ impl Lane {
         (lane, circuit)
     }
 
-    /// Tries once to connect. After a failure, waits as long as is good before the next try.
-    pub(super) async fn connect(&mut self) -> Option<Link> {
-        match Link::open(&self.target, self.needs).await {
-            Ok(link) => {
+    /// A connection on which all is prepared. `None`, after a while: there is none.
+    pub(super) async fn connect<T>(
+        &mut self,
+        prepare: impl AsyncFnOnce(Link) -> Result<T, Error>,
+    ) -> Option<T> {
+        match self.open(prepare).await {
+            Ok(prepared) => {
                 self.health.figures.reconnects.increment(1);
                 self.succeeded();
-                Some(link)
+                Some(prepared)
             }
             Err(error) => {
                 self.failed_to_connect(&error).await;
                 None
             }
+        }
+    }
+
+    /// Connects, and prepares what is to be asked. A server that lets us in and then does not answer, or
+    /// that lacks the tables, is as good as none.
+    pub(super) async fn open<T>(
+        &self,
+        prepare: impl AsyncFnOnce(Link) -> Result<T, Error>,
+    ) -> Result<T, LinkError> {
+        let link = Link::open(&self.target, self.needs).await?;
+        let place = self.target.to_string();
+        match within(PREPARE_WITHIN, prepare(link)).await {
+            Some(Ok(prepared)) => Ok(prepared),
+            Some(Err(error)) => Err(LinkError::Refused {
+                place,
+                cause: cause(&error),
+            }),
+            None => Err(LinkError::Unreachable {
+                place,
+                cause: "no answer in time".to_owned(),
+            }),
         }
     }
 

@@ -62,17 +62,14 @@ impl Reader {
     /// Reads until the last handle is gone.
     pub(super) async fn run(mut self) {
         while !(self.queue.is_disconnected() && self.queue.is_empty()) {
-            let Some(link) = self.lane.connect().await else {
-                if self.lane.circuit.is_open() {
+            match self.lane.connect(Prepared::new).await {
+                Some(prepared) => self.serve(&prepared).await,
+                None if self.lane.circuit.is_open() => {
                     self.queue
                         .drain()
                         .for_each(|read| read.refuse("the database is down"));
                 }
-                continue;
-            };
-            match Prepared::new(link).await {
-                Ok(prepared) => self.serve(&prepared).await,
-                Err(error) => self.lane.refused(&cause(&error)),
+                None => {}
             }
         }
     }

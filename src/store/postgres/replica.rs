@@ -10,7 +10,7 @@ use glommio::timer::Timer;
 use tokio_postgres::Error;
 
 use super::lane::{Lane, PROBE_EVERY};
-use super::link::{Link, LinkError, Outcome, outcome};
+use super::link::{Outcome, outcome};
 use super::reader::{Prepared, TOGETHER_MAX};
 use super::target::cause;
 use crate::dial::within;
@@ -18,8 +18,6 @@ use crate::store::request::{self, Place, Read};
 
 /// How long a replica may take. The primary then still has its time before the asker's is over.
 const REPLICA_WITHIN: Duration = Duration::from_secs(1);
-/// How long it may take until it can be asked.
-const PREPARE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The way to a replica, for every shard.
 pub(super) struct Way {
@@ -71,7 +69,8 @@ impl Replica {
     /// Reads until the last handle is gone.
     pub(super) async fn run(mut self) {
         while !(self.queue.is_disconnected() && self.queue.is_empty()) {
-            match self.open().await {
+            // It may be behind the making of our tables, too.
+            match self.lane.open(Prepared::new).await {
                 Ok(prepared) => {
                     self.lane.succeeded();
                     self.up.store(true, Ordering::Release);
@@ -84,23 +83,6 @@ impl Replica {
                 }
             }
             self.hand_over_waiting();
-        }
-    }
-
-    /// Connects, and sees that the tables are there: a replica may be behind their making, too.
-    async fn open(&self) -> Result<Prepared, LinkError> {
-        let link = Link::open(&self.lane.target, self.lane.needs).await?;
-        let place = self.lane.target.to_string();
-        match within(PREPARE_WITHIN, Prepared::new(link)).await {
-            Some(Ok(prepared)) => Ok(prepared),
-            Some(Err(error)) => Err(LinkError::Refused {
-                place,
-                cause: cause(&error),
-            }),
-            None => Err(LinkError::Unreachable {
-                place,
-                cause: "no answer in time".to_owned(),
-            }),
         }
     }
 

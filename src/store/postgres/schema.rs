@@ -6,10 +6,14 @@ use tokio_postgres::{Client, Error};
 
 use super::link::{Link, LinkError, Needs};
 use super::target::{Target, cause};
+use crate::dial::within;
 use crate::store::migration::{self, Migration, Newer};
 
 /// The number under which servers that start at the same moment wait for each other.
 const ADVISORY_LOCK: i64 = 0x7975_6d21;
+
+/// How long the answers may take that a look at a database needs.
+const LOOK_WITHIN: Duration = Duration::from_secs(4);
 
 const MIGRATIONS: &[Migration] = &[Migration {
     name: "0001_messages",
@@ -56,6 +60,19 @@ pub struct Found {
 /// Connects as the writers do, and looks. Changes nothing.
 pub(super) async fn look(target: &Target) -> Result<Found, OpenError> {
     let link = Link::open(target, Needs::Writing).await?;
+    in_time(target, look_around(target, &link)).await
+}
+
+/// What a look finds, unless that takes too long.
+async fn in_time<T>(
+    target: &Target,
+    look: impl Future<Output = Result<T, OpenError>>,
+) -> Result<T, OpenError> {
+    let looked = within(LOOK_WITHIN, look).await;
+    looked.unwrap_or_else(|| Err(step_failed(target, "look", "no answer in time".to_owned())))
+}
+
+async fn look_around(target: &Target, link: &Link) -> Result<Found, OpenError> {
     let failed = |error| at(target, "look", &error);
     let pending = lacking(target, &link.client).await?;
     let asked = Instant::now();
@@ -77,7 +94,7 @@ pub(super) async fn look(target: &Target) -> Result<Found, OpenError> {
 /// The names of the steps that the database lacks. Changes nothing.
 pub(super) async fn pending(target: &Target) -> Result<Vec<&'static str>, OpenError> {
     let link = Link::open(target, Needs::Reading).await?;
-    let lacking = lacking(target, &link.client).await?;
+    let lacking = in_time(target, lacking(target, &link.client)).await?;
     Ok(lacking.iter().map(|one| one.name).collect())
 }
 
@@ -85,7 +102,7 @@ pub(super) async fn pending(target: &Target) -> Result<Vec<&'static str>, OpenEr
 pub(super) async fn migrate(target: &Target) -> Result<Vec<&'static str>, OpenError> {
     let link = Link::open(target, Needs::Writing).await?;
     let client = &link.client;
-    if lacking(target, client).await?.is_empty() {
+    if in_time(target, lacking(target, client)).await?.is_empty() {
         return Ok(Vec::new());
     }
     let failed = |step| move |error| at(target, step, &error);
@@ -153,9 +170,13 @@ async fn lacking(target: &Target, client: &Client) -> Result<&'static [Migration
 }
 
 fn at(target: &Target, step: &'static str, error: &Error) -> OpenError {
+    step_failed(target, step, cause(error))
+}
+
+fn step_failed(target: &Target, step: &'static str, cause: String) -> OpenError {
     OpenError::Step {
         database: target.to_string(),
         step,
-        cause: cause(error),
+        cause,
     }
 }

@@ -56,15 +56,14 @@ impl Writer {
     /// Stores until the last handle is gone.
     pub(super) async fn run(mut self) {
         while !(self.queue.is_disconnected() && self.queue.is_empty() && self.pending.is_empty()) {
-            let Some(link) = self.lane.connect().await else {
-                if self.lane.circuit.is_open() {
-                    self.refuse_waiting();
-                }
-                continue;
+            let prepare = async |link: Link| {
+                let append = link.client.prepare(APPEND).await?;
+                Ok((link, append))
             };
-            match link.client.prepare(APPEND).await {
-                Ok(append) => self.serve(&link, &append).await,
-                Err(error) => self.lane.refused(&cause(&error)),
+            match self.lane.connect(prepare).await {
+                Some((link, append)) => self.serve(&link, &append).await,
+                None if self.lane.circuit.is_open() => self.refuse_waiting(),
+                None => {}
             }
         }
     }
