@@ -280,16 +280,23 @@ pub struct Metrics {
 /// The labels of [`Metrics::bounds`].
 const BOUNDS_MET: &[&str] = &[
     "absent_users",
+    "answer_time",
     "attachments_time",
     "close_time",
     "connect_time",
     "control",
+    "farewell_time",
+    "host_time",
+    "hosts",
+    "linger_time",
     "message",
+    "nodes",
     "pipeline",
     "presence",
     "refusals",
     "replay",
     "replay_held",
+    "subscriptions",
     "turn",
     "write_time",
 ];
@@ -447,6 +454,36 @@ impl StoreMetrics {
 impl Default for StoreMetrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::collections::BTreeMap;
+
+    use super::BOUNDS;
+
+    /// How often each bound was met during some work on this thread.
+    pub(crate) fn bounds_met(work: impl FnOnce()) -> BTreeMap<String, u64> {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, work);
+        let rendered = recorder.handle().render();
+        let mut met = BTreeMap::new();
+        for line in rendered.lines() {
+            let Some(series) = line.strip_prefix(&format!("{BOUNDS}{{bound=\"")) else {
+                continue;
+            };
+            let (bound, rest) = series.split_once('"').expect("a label ends");
+            let count: u64 = rest
+                .rsplit(' ')
+                .next()
+                .and_then(|count| count.parse().ok())
+                .expect("a count");
+            if count > 0 {
+                *met.entry(bound.to_owned()).or_default() += count;
+            }
+        }
+        met
     }
 }
 

@@ -666,6 +666,25 @@ fn an_answer_that_is_read_too_slowly_is_given_up_after_its_time() {
     assert_eq!(counted("yum_bounds_total", r#"bound="write_time""#), 1);
 }
 
+#[test]
+fn whoever_stays_after_the_last_answer_is_dropped_after_a_second() {
+    let server = start(1);
+    let met = || counted("yum_bounds_total", r#"bound="linger_time""#);
+    let before = met();
+    let mut stays = connect(&server);
+    stays.write_all(b"GET / HTTP/9.9\r\n\r\n").unwrap();
+    assert!(rest(&mut stays).starts_with("HTTP/1.1 505 "));
+    let begin = Instant::now();
+    while server.process.connections() > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(5), "it is kept");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let after = begin.elapsed();
+    assert!((800..2_000).contains(&after.as_millis()), "{after:?}");
+    assert!(met() > before);
+    drop(stays);
+}
+
 /// The other shard is there, and takes nobody.
 #[test]
 fn a_connection_that_finds_no_room_on_its_way_is_refused_after_a_while() {

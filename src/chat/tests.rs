@@ -447,6 +447,29 @@ fn a_token_that_runs_out_ends_the_connection() {
 }
 
 #[test]
+fn tokens_that_run_out_together_are_dealt_with_over_some_ticks() {
+    let world = World::new();
+    let keys: Vec<Key> = (0..super::EXPIRED_PER_TICK + 10)
+        .map(|number| {
+            let key = world.open();
+            let token = world.token(&number.to_string(), 60);
+            world.send(key, &format!("0{}", json!({"token": token})));
+            key
+        })
+        .collect();
+    let open = || {
+        keys.iter()
+            .filter(|key| world.engine.is_open(**key))
+            .count()
+    };
+    world.env.advance(Duration::from_secs(61));
+    for left in [10, 0] {
+        world.chat.tick(world.env.now());
+        assert_eq!(open(), left);
+    }
+}
+
+#[test]
 fn a_fresh_token_moves_the_end() {
     let world = World::new();
     let key = world.open();

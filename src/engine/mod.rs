@@ -540,9 +540,17 @@ impl Engine {
         let due = self.inner.table.borrow_mut().take_due(now);
         for key in due {
             let timeout = self.step(key, |session, now| {
-                session.handle_timeout(now, self.options())
+                let was_closing = session.closing().is_some();
+                let reason = session.handle_timeout(now, self.options());
+                (reason, was_closing && session.closing().is_none())
             });
-            if let Some(Some(reason)) = timeout {
+            let Some((reason, gave_up)) = timeout else {
+                continue;
+            };
+            if gave_up {
+                self.count(|metrics| metrics.bounds.increment("farewell_time"));
+            }
+            if let Some(reason) = reason {
                 self.close(key, reason);
             }
         }

@@ -7,11 +7,13 @@
 mod any_order;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::task::Waker;
 
 use super::*;
+use crate::metrics::testing::bounds_met;
 use crate::wire::Text;
 use crate::wire::engine_io::decode_payload;
 
@@ -904,16 +906,23 @@ fn nobody_waits_for_the_output_of_a_session_that_is_asked_to_go() {
 
 #[test]
 fn output_of_a_closing_session_that_nobody_takes_is_given_up() {
-    let (world, key) = World::opened(Transport::WebSocket);
-    world.send(key, "hello");
-    world.engine.close(key, CloseReason::ForcedServerClose);
-    world.engine.take_dirty(&mut Vec::new());
-    world.env.advance(Duration::from_secs(31));
-    world.engine.tick();
-    assert_eq!(world.engine.outbox_bytes(key), 0);
-    let mut dirty = Vec::new();
-    world.engine.take_dirty(&mut dirty);
-    assert_eq!(dirty, [key], "its connection is told");
+    let met = bounds_met(|| {
+        let (world, key) = World::opened(Transport::WebSocket);
+        world.engine.set_metrics(Rc::new(Metrics::new(0)));
+        world.send(key, "hello");
+        world.engine.close(key, CloseReason::ForcedServerClose);
+        world.engine.take_dirty(&mut Vec::new());
+        world.env.advance(Duration::from_secs(29));
+        world.engine.tick();
+        assert!(world.engine.outbox_bytes(key) > 0, "it has its time");
+        world.env.advance(Duration::from_secs(2));
+        world.engine.tick();
+        assert_eq!(world.engine.outbox_bytes(key), 0);
+        let mut dirty = Vec::new();
+        world.engine.take_dirty(&mut dirty);
+        assert_eq!(dirty, [key], "its connection is told");
+    });
+    assert_eq!(met, BTreeMap::from([("farewell_time".to_owned(), 1)]));
 }
 
 #[test]

@@ -248,7 +248,13 @@ impl Hub {
         let Some(origin) = origin.filter(|_| broadcast.order.is_none()) else {
             return false;
         };
-        let is_new = self.with(|state| state.windows.accept(origin));
+        let (is_full, is_new) = self.with(|state| {
+            let is_full = state.windows.is_full_for(origin);
+            (is_full, state.windows.accept(origin))
+        });
+        if is_full {
+            self.metrics().bounds.increment("nodes");
+        }
         if !is_new {
             self.metrics().bus_duplicates.increment(1);
         }

@@ -483,12 +483,11 @@ impl Hub {
                     self.metrics().bounds.increment("attachments_time");
                     self.session_due(key, CloseReason::ForcedClose);
                 }
-                Due::Ack(socket, id) => self.ack_failed(socket, id),
-                Due::Acks(sockets, id) => {
-                    for socket in sockets {
-                        self.ack_failed(socket, id);
-                    }
+                Due::Ack(socket, id) => {
+                    self.metrics().bounds.increment("answer_time");
+                    self.ack_failed(socket, id);
                 }
+                Due::Acks(sockets, id) => self.acks_timed_out(&sockets, id),
                 Due::Gathering(number) => self.gathering_timed_out(number),
                 Due::Channel(name) => self.channel_due(&name),
                 Due::Compare => {

@@ -106,6 +106,22 @@ impl Hub {
         }
     }
 
+    /// Clients that were asked together have had their time.
+    pub(super) fn acks_timed_out(&self, sockets: &[SocketId], id: u64) {
+        let are_missed = self.with(|state| {
+            let missing = sockets
+                .iter()
+                .filter_map(|socket| state.acks.remove(&(*socket, id)));
+            // A gathering of ours has a time of its own.
+            missing.fold(false, |are_missed, waiting| {
+                are_missed | matches!(waiting, Waiting::Node { .. })
+            })
+        });
+        if are_missed {
+            self.metrics().bounds.increment("answer_time");
+        }
+    }
+
     /// Nothing more comes from a socket.
     pub(super) fn acks_failed(&self, socket: SocketId) {
         let ids: Vec<u64> = self.with(|state| {
@@ -156,6 +172,7 @@ impl Hub {
     /// The time of a gathering is up.
     pub(super) fn gathering_timed_out(&self, number: u64) {
         if let Some(gathering) = self.with(|state| state.gatherings.remove(&number)) {
+            self.metrics().bounds.increment("answer_time");
             gathering.finish(false);
         }
     }

@@ -33,6 +33,11 @@ struct Window {
 }
 
 impl Windows {
+    /// Whether a node has to be forgotten for this broadcast's.
+    pub(super) fn is_full_for(&self, origin: &Origin) -> bool {
+        self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&origin.uid)
+    }
+
     /// Whether a broadcast is seen for the first time. It is remembered then.
     pub(super) fn accept(&mut self, origin: &Origin) -> bool {
         self.heard += 1;

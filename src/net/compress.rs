@@ -133,6 +133,7 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+    use crate::wire::http::HeadReader;
 
     #[test]
     fn the_client_chooses_the_coding() {
@@ -188,6 +189,19 @@ mod tests {
             };
             assert_eq!(read.expect("it decodes"), body.len(), "{coding:?}");
             assert_eq!(plain, body, "{coding:?}");
+        }
+    }
+
+    #[test]
+    fn what_takes_long_to_compress_is_sent_as_it_is() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n";
+        let mut buffer = bytes::BytesMut::from(text);
+        let request = HeadReader::default().read(&mut buffer).expect("a head");
+        let request = request.expect("a whole one");
+        for (size, is_compressed) in [(BODY_BYTES_MAX, true), (BODY_BYTES_MAX + 1, false)] {
+            let mut response = Response::with_body(200, "text/plain", vec![b'x'; size]);
+            compress(&request, &mut response);
+            assert_eq!(response.body.len() < size, is_compressed, "{size}");
         }
     }
 }

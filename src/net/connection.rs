@@ -269,8 +269,14 @@ impl Connection {
             return;
         }
         let deadline = Instant::now() + LINGER;
-        while let Ok(1..) = self.fill(deadline).await {
-            self.buffer.clear();
+        loop {
+            match self.fill(deadline).await {
+                Ok(1..) => self.buffer.clear(),
+                Err(Closed::TimedOut) => {
+                    return self.open.0.metrics.bounds.increment("linger_time");
+                }
+                Ok(0) | Err(_) => return,
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! SIGHUP under live connections.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -172,4 +174,39 @@ fn limits_by_address_change_too_and_a_drain_ends_the_server_all_the_same() {
     server.signal("TERM");
     let status = server.wait(super::support::PATIENCE).expect("it ends");
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn of_those_who_ask_while_it_reloads_one_waits() {
+    let folder = folder();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, SECRET).expect("written");
+    let settings = [
+        ("SHARDS", "1"),
+        ("DATABASE_URL", "memory:"),
+        ("JWT_SECRET", ""),
+        ("JWT_SECRET_FILE", path.to_str().expect("a path")),
+    ];
+    let server = Server::start(folder.path(), &settings);
+    // Whoever reads it now waits for what is written.
+    std::fs::remove_file(&path).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.expect("it is there").success());
+    for _ in 0..4 {
+        server.signal("HUP");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(history(&server, SECRET), 200, "nobody waits for it");
+    let done = || server.metric("yum_reloads_total", "done");
+    for count in [1.0, 2.0] {
+        std::fs::write(&path, SECRET).expect("somebody reads");
+        eventually("it has reloaded", || (done() >= count).then_some(()));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let reader = std::fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(&path);
+    assert!(reader.is_err(), "nobody reads it a third time");
+    assert!((done() - 2.0).abs() < 0.5);
 }

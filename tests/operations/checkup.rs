@@ -1,6 +1,8 @@
 //! `doctor` before real services, up and down.
 
+use std::net::TcpListener;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -63,4 +65,27 @@ fn the_doctor_knows_the_database_and_redis() {
     postgres.kill();
     let (code, found) = doctor(&env, "database");
     assert!(code == Some(1) && found["level"] == "failure", "{found}");
+}
+
+#[test]
+fn the_doctor_waits_for_no_service_without_end() {
+    // It is let in by the kernel, and nobody ever says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let place = silent.local_addr().expect("it has one");
+    let (database, bus) = (
+        format!("postgres://a@{place}/b"),
+        format!("redis://{place}"),
+    );
+    let env = [
+        ("DATABASE_URL", database.as_str()),
+        ("REDIS_URL", bus.as_str()),
+    ];
+    let begun = Instant::now();
+    for name in ["database", "redis"] {
+        let (code, found) = doctor(&env, name);
+        assert_eq!(code, Some(1), "{found}");
+        let text = found["text"].as_str().expect("a text");
+        assert!(text.contains("no answer in time"), "{text}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(12));
 }

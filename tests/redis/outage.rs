@@ -246,8 +246,10 @@ fn a_lone_message_of_an_outage_arrives_when_the_link_is_back() {
     // The writer's link: it tells what it could not publish. The reader's: it looks what it missed.
     for (nth, relay) in world.relays.iter().enumerate() {
         let seq = nth as u64 + 2;
+        let server = &world.fleet.servers[nth];
+        let made = server.metric("yum_redis_connections_total", "");
         relay.cut();
-        wait_for(&world.fleet.servers[nth], "degraded");
+        wait_for(server, "degraded");
         std::thread::sleep(SETTLED);
         assert_eq!(a.say("lone", "alone")["seq"], seq);
         relay.mend();
@@ -255,6 +257,7 @@ fn a_lone_message_of_an_outage_arrives_when_the_link_is_back() {
         assert_eq!(got, seq);
         assert!(after < BACK_WITHIN, "{after:?}");
         world.wait_for("ok");
+        assert!(server.metric("yum_redis_connections_total", "") > made);
     }
     b.expect_quiet();
 }

@@ -1,7 +1,10 @@
 //! What waits for a store has a bound: one more is refused at once, and surely not stored.
 
+use std::time::Instant;
+
 use futures_lite::future::{block_on, poll_once};
 use futures_util::future::{LocalBoxFuture, join_all};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use project_yum::store::postgres::{self, PostgresStore, Target};
 use project_yum::store::sqlite::{self, SqliteStore};
 use project_yum::store::{Cursor, Page, Store, StoreError, Stored};
@@ -58,6 +61,31 @@ fn sqlite_refuses_more_than_may_wait_and_keeps_the_rest() {
     for page in block_on(join_all(pages)) {
         assert_eq!(page.unwrap().messages.len(), 100);
     }
+}
+
+#[test]
+fn sqlite_refuses_what_another_program_keeps_it_from_storing() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("chat.db");
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let opened = metrics::with_local_recorder(&recorder, || SqliteStore::open(&path));
+    let store = opened.unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let begun = Instant::now();
+    let refused = block_on(store.append(draft("r", "ann", "x")));
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    let waited = begun.elapsed();
+    assert!((1_900..4_000).contains(&waited.as_millis()), "{waited:?}");
+    let scrape = recorder.handle().render();
+    let counted = "yum_store_refused_total{reason=\"failed\"} 1";
+    assert!(scrape.contains(counted), "{scrape}");
+    other.execute_batch("COMMIT").unwrap();
+    let stored = block_on(store.append(draft("r", "ann", "x"))).unwrap();
+    assert_eq!(stored.message.seq, 1);
 }
 
 /// Nobody sits at the database's side: all that is asked waits.

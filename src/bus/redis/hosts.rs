@@ -22,6 +22,12 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
+    /// Whether there is no place for the host that gave this word.
+    pub(super) fn is_full_for(&self, notice: &HostNotice) -> bool {
+        let is_there = notice.news != HostNews::Stop;
+        is_there && self.heard.len() >= HOSTS_MAX && !self.heard.contains_key(&notice.host)
+    }
+
     /// A host gave word. `true`: the heads are to be compared.
     pub(super) fn receive(&mut self, now: Instant, notice: &HostNotice) -> bool {
         match notice.news {
@@ -29,7 +35,7 @@ impl Hosts {
                 self.heard.remove(&notice.host);
             }
             HostNews::Start | HostNews::Beat => {
-                if self.heard.len() < HOSTS_MAX || self.heard.contains_key(&notice.host) {
+                if !self.is_full_for(notice) {
                     self.heard.insert(notice.host, now);
                 }
             }

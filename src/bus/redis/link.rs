@@ -143,6 +143,8 @@ pub(super) struct Link {
     /// How many of the owed replies have been found late.
     looked: usize,
     unconfirmed: usize,
+    /// Since it was last asked, something had to wait because so many were not confirmed.
+    was_crowded: bool,
     subscriptions: Subscriptions,
     queued: usize,
     /// Bytes of answers that are not answered themselves.
@@ -165,6 +167,7 @@ impl Link {
             owed: VecDeque::new(),
             looked: 0,
             unconfirmed: 0,
+            was_crowded: false,
             subscriptions: Subscriptions::default(),
             queued: 0,
             answers: 0,
@@ -348,6 +351,12 @@ impl Link {
             }
             command.write_packed_command(&mut self.output);
         }
+        self.was_crowded |= self.subscriptions.has_changes();
+    }
+
+    /// Whether a subscription had to wait for the confirmation of others since the last call.
+    pub(super) fn take_crowded(&mut self) -> bool {
+        std::mem::take(&mut self.was_crowded)
     }
 
     /// Takes what was read. After an error the connection is of no use.

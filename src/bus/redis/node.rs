@@ -232,9 +232,8 @@ impl Redis {
             HEADS => return self.take_heads(now, message),
             HOSTS => {
                 let notice = adapter::decode_host_notice(message)?;
-                let is_other = notice.host != self.identity.host;
-                if is_other && self.with(|state| state.hosts.receive(now, &notice)) {
-                    self.compare_soon(now);
+                if notice.host != self.identity.host {
+                    self.take_host_notice(now, &notice);
                 }
                 return Ok(());
             }
@@ -257,6 +256,19 @@ impl Redis {
                 Ok(())
             }
             None => Err(Ignored::For("channel")),
+        }
+    }
+
+    fn take_host_notice(&self, now: Instant, notice: &HostNotice) {
+        let (is_full, compare) = self.with(|state| {
+            let is_full = state.hosts.is_full_for(notice);
+            (is_full, state.hosts.receive(now, notice))
+        });
+        if is_full {
+            self.metrics.bounds.increment("hosts");
+        }
+        if compare {
+            self.compare_soon(now);
         }
     }
 
@@ -455,7 +467,13 @@ impl Bus for Redis {
 
     fn tick(&self, now: Instant) {
         self.mesh.tick(now);
-        let outcome = self.with(|state| state.link.handle_timeout(now));
+        let (is_crowded, outcome) = self.with(|state| {
+            let is_crowded = state.link.take_crowded();
+            (is_crowded, state.link.handle_timeout(now))
+        });
+        if is_crowded {
+            self.metrics.bounds.increment("subscriptions");
+        }
         self.push_late(now);
         if let Err(error) = outcome {
             self.lost(&error.to_string());
@@ -467,6 +485,7 @@ impl Bus for Redis {
         self.beat(now);
         if self.phase() == Phase::Up && self.with(|state| state.hosts.forget_missing(now)) {
             tracing::warn!("a host of the fleet has fallen silent");
+            self.metrics.bounds.increment("host_time");
             self.compare_soon(now);
         }
         self.compare_if_due(now);

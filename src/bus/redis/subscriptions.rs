@@ -95,6 +95,11 @@ impl Subscriptions {
         });
     }
 
+    /// Whether there may be commands to send.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// The next commands to send: at most so many channels, all of one kind.
     pub(super) fn take(&mut self, most: usize) -> Vec<Change> {
         let mut changes: Vec<Change> = Vec::new();

@@ -1,15 +1,17 @@
 //! Nodes of a fleet over a Redis without a network: outages, repair, foreign messages.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Phase;
+use super::{HOSTS, Phase};
 use crate::bus::tests::{World, fleet};
 use crate::hub::Args;
-use crate::wire::adapter::{self, Broadcast, Channels, Opts};
+use crate::metrics::testing::bounds_met;
+use crate::wire::adapter::{self, Broadcast, Channels, HostNews, HostNotice, Opts, Stamp};
 
 /// A room's channel.
 const ROOM: &str = "socket.io#/#o#";
@@ -567,14 +569,116 @@ fn a_count_of_clients_that_cannot_be_ends_nothing() {
 
 #[test]
 fn what_nobody_can_answer_times_out() {
-    let world = fleet(2, false);
-    world.pause(true);
-    let fetched = world.shards[0].hub.of("/").fetch_sockets();
-    let result = Rc::new(Cell::new(None));
-    let slot = result.clone();
-    world.shards[0].spawn(async move { slot.set(Some(fetched.await.is_err())) });
-    world.pass(5_100);
-    assert_eq!(result.take(), Some(true));
+    let met = bounds_met(|| {
+        let world = fleet(2, false);
+        world.pause(true);
+        let fetched = world.shards[0].hub.of("/").fetch_sockets();
+        let result = Rc::new(Cell::new(None));
+        let slot = result.clone();
+        world.shards[0].spawn(async move { slot.set(Some(fetched.await.is_err())) });
+        world.pass(5_100);
+        assert_eq!(result.take(), Some(true));
+    });
+    assert_eq!(met, BTreeMap::from([("answer_time".to_owned(), 1)]));
+}
+
+#[test]
+fn more_servers_than_are_remembered_are_counted() {
+    let met = bounds_met(|| {
+        let world = fleet(1, false);
+        let a = world.member(0, "o");
+        world.settle();
+        let hear = |host: u64| {
+            let news = HostNews::Beat;
+            let beat = adapter::encode_host_notice(&HostNotice { host, news });
+            let hello = adapter::encode_broadcast(&Broadcast {
+                uid: format!("server {host}").into(),
+                namespace: "/".into(),
+                event: "hi".into(),
+                args: Args::none(),
+                opts: Opts::default(),
+                stamp: Some(Stamp {
+                    count: 1,
+                    seq: None,
+                    presence: None,
+                }),
+            });
+            let mut broker = world.broker.borrow_mut();
+            broker.publish(HOSTS.as_bytes(), &beat);
+            broker.publish(b"socket.io#/#", &hello);
+        };
+        (0..1_025).for_each(hear);
+        world.settle();
+        assert_eq!(world.shards[0].received(a).len(), 1_025);
+        // All are there still, but the one that was forgotten.
+        for host in [0, 1_024] {
+            hear(host);
+        }
+        world.settle();
+        assert_eq!(world.shards[0].received(a).len(), 1);
+        world.pass(5_100);
+    });
+    let counted = |bound: &str| met.get(bound).copied().unwrap_or_default();
+    // The last host is heard twice, and two servers came when there was no place.
+    assert_eq!((counted("hosts"), counted("nodes")), (2, 2), "{met:?}");
+    assert_eq!(counted("host_time"), 1, "{met:?}");
+}
+
+#[test]
+fn joins_wait_when_too_many_rooms_are_not_confirmed() {
+    let met = bounds_met(|| {
+        let world = fleet(1, false);
+        let joins = |count: usize| {
+            for number in 0..count {
+                let key = world.shards[0].connected();
+                world.shards[0].say(key, &format!(r#"2["join","r{number}"]"#));
+            }
+        };
+        joins(100);
+        world.advance(10);
+        world.pause(true);
+        world.cut(0);
+        joins(2_500);
+        world.pause(false);
+        world.connect(0);
+        world.advance(10);
+        assert_eq!(world.nodes[0].channels() - 6, 2_600 + 2_500);
+    });
+    assert_eq!(met, BTreeMap::from([("subscriptions".to_owned(), 1)]));
+}
+
+#[test]
+fn a_question_of_another_server_is_open_for_ten_minutes_at_most() {
+    let met = bounds_met(|| {
+        let world = fleet(1, false);
+        let key = world.member(0, "r");
+        let ask = || {
+            let request = r#"{"uid":"x","requestId":"q","type":7,"packet":{"type":2,"nsp":"/","data":["ask"]},
+                "opts":{"rooms":["r"],"except":[],"flags":{"timeout":3600000}}}"#;
+            world.publish("socket.io-request#/#", request.as_bytes());
+            let asked = world.shards[0].received(key).concat();
+            let id = asked.strip_prefix('2').unwrap();
+            id.strip_suffix(r#"["ask"]"#).unwrap().to_owned()
+        };
+        let answers = || {
+            let broker = world.broker.borrow();
+            let all = broker.published.iter();
+            all.filter(|(name, _)| name.starts_with("socket.io-response"))
+                .count()
+        };
+        let id = ask();
+        assert_eq!(answers(), 1, "of how many");
+        world.advance(599_999);
+        world.shards[0].say(key, &format!("3{id}[]"));
+        world.settle();
+        assert_eq!(answers(), 2);
+        let id = ask();
+        world.advance(600_000);
+        world.shards[0].say(key, &format!("3{id}[]"));
+        world.settle();
+        assert_eq!(answers(), 3, "nobody waits for it");
+    });
+    assert_eq!(met, BTreeMap::from([("answer_time".to_owned(), 1)]));
 }
 
 #[test]

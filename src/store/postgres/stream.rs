@@ -91,3 +91,32 @@ pub(super) async fn addresses(host: &Host, port: u16) -> io::Result<Vec<SockAddr
         Host::Tcp(name) => dial::addresses(name, port).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use futures_lite::io::Cursor;
+    use tokio::io::AsyncRead as _;
+
+    use super::*;
+
+    #[test]
+    fn a_read_takes_so_many_bytes_and_the_next_the_rest() {
+        let sent: Vec<u8> = (0..READ_BYTES + 100).map(|n| n.to_le_bytes()[0]).collect();
+        let mut stream = Compat::new(Cursor::new(sent.clone()));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut memory = vec![0; 2 * READ_BYTES];
+        let (mut got, mut counts) = (Vec::new(), Vec::new());
+        // First through the client's own buffer, then through a large one.
+        for room in [8_000, memory.len(), memory.len(), memory.len()] {
+            let mut buffer = ReadBuf::new(&mut memory[..room]);
+            let read = Pin::new(&mut stream).poll_read(&mut context, &mut buffer);
+            assert!(matches!(read, Poll::Ready(Ok(()))));
+            counts.push(buffer.filled().len());
+            got.extend_from_slice(buffer.filled());
+        }
+        assert_eq!(counts, [8_000, READ_BYTES - 8_000, 100, 0]);
+        assert_eq!(got, sent);
+    }
+}

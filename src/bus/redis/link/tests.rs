@@ -103,6 +103,47 @@ fn what_is_published_is_bounded_until_it_is_answered() {
 }
 
 #[test]
+fn so_many_subscriptions_are_under_way_and_the_next_wait() {
+    let now = Instant::now();
+    let mut link = up(now);
+    let asked = |link: &mut Link| output(link).matches(" c").count();
+    for channel in 0..UNCONFIRMED_MAX {
+        assert!(!link.subscribe(now, &format!("c{channel}")));
+    }
+    assert_eq!(asked(&mut link), UNCONFIRMED_MAX);
+    assert!(!link.take_crowded());
+    for channel in UNCONFIRMED_MAX..2 * UNCONFIRMED_MAX {
+        assert!(!link.subscribe(now, &format!("c{channel}")));
+    }
+    assert_eq!(asked(&mut link), 0);
+    assert!(link.take_crowded() && !link.take_crowded());
+    let confirmed = |channel: usize| {
+        let name = format!("c{channel}");
+        let length = name.len();
+        format!(">3\r\n$9\r\nsubscribe\r\n${length}\r\n{name}\r\n:1\r\n")
+    };
+    let told = receive(&mut link, now, confirmed(0).as_bytes()).unwrap();
+    assert_eq!(told, [Event::Confirmed("c0".into())]);
+    assert_eq!(asked(&mut link), CHANNELS_AT_ONCE, "one command more");
+    assert!(link.take_crowded());
+    for channel in 1..2 * UNCONFIRMED_MAX {
+        receive(&mut link, now, confirmed(channel).as_bytes()).unwrap();
+        output(&mut link);
+    }
+    assert!(link.is_idle(), "all had their turn");
+}
+
+#[test]
+fn the_memory_of_a_large_output_is_given_back() {
+    let now = Instant::now();
+    let mut link = up(now);
+    assert!(link.publish(now, &["c"], &vec![0; 2 << 20], None));
+    link.sent(1 << 20);
+    link.sent(link.output().len());
+    assert!(link.output.capacity() <= OUTPUT_KEPT);
+}
+
+#[test]
 fn an_answer_may_be_larger_than_what_else_may_wait() {
     let now = Instant::now();
     let mut link = up(now);
