@@ -54,8 +54,17 @@ impl World {
         Ok(())
     }
 
+    /// Until nobody has gone for as long as it takes to tell of it: tokens may run out meanwhile.
     fn wait(&mut self) -> Result<(), Failure> {
-        (0..QUIET_STEPS).try_for_each(|_| self.step(QUIET_STEP, true))
+        loop {
+            let before = self.able();
+            for _ in 0..QUIET_STEPS {
+                self.step(QUIET_STEP, true)?;
+            }
+            if self.able() == before {
+                return Ok(());
+            }
+        }
     }
 
     /// Clients that are in the namespace and read what comes.
