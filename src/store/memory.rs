@@ -11,6 +11,7 @@ use futures_util::future::{LocalBoxFuture, ready};
 
 use crate::metrics::{STORE_FORGOTTEN, STORE_REFUSED};
 
+use super::request::Gathering;
 use super::{Condition, Cursor, Draft, Message, Page, Store, StoreError, Stored};
 
 /// The most messages kept, over all rooms.
@@ -68,28 +69,17 @@ impl Room {
 
     fn page(&self, cursor: Cursor, limit: usize) -> Page {
         let (first, end) = (self.first(), self.head + 1);
-        let span = limit as u64;
-        let (from, to) = match cursor {
-            Cursor::Newest => (end.saturating_sub(span).max(first), end),
-            Cursor::Before(seq) => {
-                let to = seq.clamp(first, end);
-                (to.saturating_sub(span).max(first), to)
-            }
-            Cursor::After(seq) => {
-                let from = seq.saturating_add(1).clamp(first, end);
-                (from, from.saturating_add(span).min(end))
-            }
+        let mut gathering = Gathering::new(limit);
+        let mut take = |seq| {
+            let message = self.get(seq).cloned();
+            message.is_none_or(|message| gathering.take(message))
         };
-        Page {
-            messages: (from..to)
-                .filter_map(|seq| self.get(seq))
-                .cloned()
-                .collect(),
-            has_more: match cursor {
-                Cursor::After(_) => to < end,
-                Cursor::Newest | Cursor::Before(_) => from > first,
-            },
-        }
+        match cursor {
+            Cursor::Newest => (first..end).rev().all(&mut take),
+            Cursor::Before(seq) => (first..seq.clamp(first, end)).rev().all(&mut take),
+            Cursor::After(seq) => (seq.saturating_add(1).clamp(first, end)..end).all(&mut take),
+        };
+        gathering.end(cursor)
     }
 }
 

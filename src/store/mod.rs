@@ -30,6 +30,9 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// The most rooms that one call of [`Store::heads`] may ask for.
 pub const HEADS_MAX: usize = 1_000;
 
+/// Bytes of one page, as its messages are stored or as text. One message alone may be larger.
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+
 /// A message on its way into the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
@@ -89,6 +92,14 @@ pub struct Message {
     pub client_msg_id: Option<Box<str>>,
 }
 
+impl Message {
+    /// The bytes that it holds, as the bound of pages counts them.
+    fn weight(&self) -> usize {
+        let key = self.client_msg_id.as_ref().map_or(0, |key| key.len());
+        self.room.len() + self.user.len() + self.content.len() + key
+    }
+}
+
 /// What `append` answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -145,15 +156,17 @@ pub trait Store {
     /// The call itself hands the draft over, the future only waits: a draft whose future is dropped
     /// may be stored all the same.
     fn append(&self, draft: Draft) -> LocalBoxFuture<'static, Result<Stored, StoreError>>;
-    /// Reads a page of at most `limit` messages. One that goes back may come from a replica, which
-    /// holds all that this process has seen, but not always all that there is.
+    /// Reads a page of at most `limit` messages, and of fewer if they are large ([`PAGE_BYTES_MAX`]).
+    /// One that goes back may come from a replica, which holds all that this process has seen, but not
+    /// always all that there is.
     fn history(
         &self,
         room: &str,
         cursor: Cursor,
         limit: usize,
     ) -> LocalBoxFuture<'static, Result<Page, StoreError>>;
-    /// The page that [`Self::history`] reads, as text in this form. Those who ask for the same page before it
+    /// The page that [`Self::history`] reads, as text in this form, whose bytes count too. It is for who
+    /// looks through a room, and may wait while others join, replay and repair. Those who ask for the same page before it
     /// is read may share one reading: the form is the same for all.
     fn history_written(
         &self,
@@ -163,7 +176,7 @@ pub trait Store {
         form: Form,
     ) -> LocalBoxFuture<'static, Result<Written, StoreError>> {
         let page = self.history(room, cursor, limit);
-        async move { Ok(Written::of(&page.await?, form)) }.boxed_local()
+        async move { Ok(Written::of(&page.await?, cursor, form)) }.boxed_local()
     }
     /// The newest `seq` of each room, in the order asked; 0 where there is none. At most
     /// [`HEADS_MAX`] rooms.

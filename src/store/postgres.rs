@@ -274,15 +274,15 @@ impl PostgresStore {
         sent
     }
 
-    /// Has a page read by whoever is there for such.
+    /// Has a page of history read by whoever is there for such.
     fn page<T: Send + 'static>(
         &self,
         cursor: Cursor,
         request: impl FnOnce(Arc<Ticket<T>>) -> Read,
     ) -> LocalBoxFuture<'static, Result<T, StoreError>> {
-        // What is above a number is asked to close a gap: not behind a storm of pages.
+        // What is above a number may be newer than what a replica holds.
         if matches!(cursor, Cursor::After(_)) {
-            return self.read(&self.shared.repair, request);
+            return self.read(&self.shared.history, request);
         }
         let ticket = Ticket::new(Asks::ToRead);
         match self.read_from_replica(request(ticket.clone())) {
@@ -370,7 +370,12 @@ impl Store for PostgresStore {
         limit: usize,
     ) -> LocalBoxFuture<'static, Result<Page, StoreError>> {
         let place = Place::new(room, cursor, limit);
-        self.page(cursor, |ticket| Read::History { place, ticket })
+        let request = |ticket| Read::History { place, ticket };
+        // What is above a number is asked to close a gap: not behind a storm of pages.
+        match cursor {
+            Cursor::After(_) => self.read(&self.shared.repair, request),
+            Cursor::Newest | Cursor::Before(_) => self.page(cursor, request),
+        }
     }
 
     fn history_written(

@@ -7,7 +7,7 @@ use futures_util::future::{LocalBoxFuture, ready};
 
 use super::load::Load;
 use super::ticket::Ticket;
-use super::{Cursor, Draft, Form, Page, StoreError, Stored, Written};
+use super::{Cursor, Draft, Form, Message, PAGE_BYTES_MAX, Page, StoreError, Stored, Written};
 
 /// A message that waits to be stored.
 #[derive(Debug)]
@@ -126,17 +126,42 @@ pub(super) fn refused<T: 'static>(reason: &str) -> LocalBoxFuture<'static, Resul
     ready(Err(StoreError::Unavailable(reason.into()))).boxed_local()
 }
 
-/// A page out of the rows that a query gave, newest first unless the cursor goes up: one more than
-/// `limit` when there are more.
-pub(super) fn page(mut rows: Vec<super::Message>, place: &Place) -> Page {
-    let has_more = rows.len() > place.limit;
-    rows.truncate(place.limit);
-    if !matches!(place.cursor, Cursor::After(_)) {
-        rows.reverse();
+/// A page on its way: takes messages in the order in which a query gives them, which is newest first
+/// unless the cursor goes up.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    page: Page,
+    limit: usize,
+    bytes: usize,
+}
+
+impl Gathering {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            page: Page::default(),
+            limit,
+            bytes: 0,
+        }
     }
-    Page {
-        messages: rows,
-        has_more,
+
+    /// Takes the next message. `false`: there is no room for it, so there are more.
+    pub(super) fn take(&mut self, message: Message) -> bool {
+        let Page { messages, has_more } = &mut self.page;
+        self.bytes += message.weight();
+        *has_more =
+            messages.len() == self.limit || (!messages.is_empty() && self.bytes > PAGE_BYTES_MAX);
+        if !*has_more {
+            messages.push(message);
+        }
+        !*has_more
+    }
+
+    /// The page, for this cursor.
+    pub(super) fn end(mut self, cursor: Cursor) -> Page {
+        if !matches!(cursor, Cursor::After(_)) {
+            self.page.messages.reverse();
+        }
+        self.page
     }
 }
 

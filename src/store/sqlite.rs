@@ -31,7 +31,7 @@ use super::{
 pub const WRITES_WAITING_MAX: usize = 4_096;
 /// The most bytes that wait for the writer or are in its hands, over all shards.
 pub const WRITE_BYTES_MAX: usize = 64 << 20;
-/// The most requests that wait for the reader, over all shards; a further one is refused.
+/// The most requests of either kind that wait for the reader, over all shards; a further one is refused.
 pub const READS_WAITING_MAX: usize = 1_024;
 
 /// The names under which `/health` speaks of the two threads.
@@ -42,7 +42,10 @@ const READS: &str = "reads";
 #[derive(Clone)]
 pub struct SqliteStore {
     writes: flume::Sender<Write>,
-    reads: flume::Sender<Read>,
+    /// What a join, a replay or a repair waits for.
+    urgent: flume::Sender<Read>,
+    /// Pages of history.
+    pages: flume::Sender<Read>,
     write_bytes: Arc<Bound>,
     deadlines: Arc<Deadlines>,
     health: Arc<Health>,
@@ -58,9 +61,10 @@ impl SqliteStore {
 
         let health = Health::new();
         let (to_writer, writes) = flume::bounded(WRITES_WAITING_MAX);
-        let (to_reader, reads) = flume::bounded(READS_WAITING_MAX);
+        let (urgent, first) = flume::bounded(READS_WAITING_MAX);
+        let (pages, then) = flume::bounded(READS_WAITING_MAX);
         let writing = Writer::new(path, connection, writes, health.clone());
-        let reads = Reader::new(path, reading, reads, health.clone());
+        let reads = Reader::new(path, reading, [first, then], health.clone());
         let spawn = |name: &str| thread::Builder::new().name(name.into());
         spawn("store-writer")
             .spawn(move || writing.run())
@@ -79,7 +83,8 @@ impl SqliteStore {
         let write_bytes = Bound::new(WRITE_BYTES_MAX);
         Ok(Self {
             writes: to_writer,
-            reads: to_reader,
+            urgent,
+            pages,
             write_bytes,
             deadlines,
             health,
@@ -98,10 +103,11 @@ impl SqliteStore {
 
     fn read<T: Send + 'static>(
         &self,
+        queue: &flume::Sender<Read>,
         request: impl FnOnce(Arc<Ticket<T>>) -> Read,
     ) -> LocalBoxFuture<'static, Result<T, StoreError>> {
         let ticket = Ticket::new(Asks::ToRead);
-        if self.reads.try_send(request(ticket.clone())).is_err() {
+        if queue.try_send(request(ticket.clone())).is_err() {
             return self.health.full();
         }
         self.deadlines.add(&ticket);
@@ -134,7 +140,7 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> LocalBoxFuture<'static, Result<Page, StoreError>> {
         let place = Place::new(room, cursor, limit);
-        self.read(|ticket| Read::History { place, ticket })
+        self.read(&self.urgent, |ticket| Read::History { place, ticket })
     }
 
     fn history_written(
@@ -145,11 +151,11 @@ impl Store for SqliteStore {
         form: Form,
     ) -> LocalBoxFuture<'static, Result<Written, StoreError>> {
         let place = Place::new(room, cursor, limit);
-        self.read(|ticket| Read::written(place, form, ticket))
+        self.read(&self.pages, |ticket| Read::written(place, form, ticket))
     }
 
     fn heads(&self, rooms: Vec<Box<str>>) -> LocalBoxFuture<'static, Result<Vec<u64>, StoreError>> {
-        self.read(|ticket| Read::Heads { rooms, ticket })
+        self.read(&self.urgent, |ticket| Read::Heads { rooms, ticket })
     }
 
     fn condition(&self) -> Condition {

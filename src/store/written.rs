@@ -4,8 +4,7 @@
 
 use bytes::Bytes;
 
-use super::request::Place;
-use super::{Cursor, Message, Page};
+use super::{Cursor, Message, PAGE_BYTES_MAX, Page};
 
 /// A message while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,22 +70,18 @@ pub struct Written {
 }
 
 impl Written {
-    /// Writes down a page that was kept.
+    /// Writes down a page that was read for this cursor.
     #[must_use]
-    pub fn of(page: &Page, form: Form) -> Self {
-        let mut text = Vec::new();
-        for message in &page.messages {
-            if !text.is_empty() {
-                text.push(b',');
-            }
-            form(&mut text, &message.into());
-        }
-        let ends = page.messages.first().zip(page.messages.last());
-        Self {
-            text: text.into(),
-            span: ends.map(|(first, last)| (first.seq, last.seq)),
-            has_more: page.has_more,
-        }
+    pub fn of(page: &Page, cursor: Cursor, form: Form) -> Self {
+        let mut writing = Writing::new(cursor, page.messages.len(), form);
+        let mut take = |message: &Message| writing.take(&message.into());
+        match cursor {
+            Cursor::After(_) => page.messages.iter().all(&mut take),
+            Cursor::Newest | Cursor::Before(_) => page.messages.iter().rev().all(&mut take),
+        };
+        let mut written = writing.end();
+        written.has_more |= page.has_more;
+        written
     }
 }
 
@@ -105,10 +100,10 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    pub(super) fn new(place: &Place, form: Form) -> Self {
+    pub(super) fn new(cursor: Cursor, limit: usize, form: Form) -> Self {
         Self {
-            goes_up: matches!(place.cursor, Cursor::After(_)),
-            limit: place.limit,
+            goes_up: matches!(cursor, Cursor::After(_)),
+            limit,
             form,
             text: Vec::new(),
             ends: Vec::new(),
@@ -117,16 +112,22 @@ impl Writing {
         }
     }
 
-    /// Takes the next message. One more than the page holds tells that there are more.
-    pub(super) fn take(&mut self, message: &MessageRef<'_>) {
-        if self.ends.len() == self.limit {
-            self.has_more = true;
-            return;
+    /// Takes the next message. `false`: there is no room for it, so there are more.
+    pub(super) fn take(&mut self, message: &MessageRef<'_>) -> bool {
+        let before = self.text.len();
+        self.has_more = self.ends.len() == self.limit;
+        if !self.has_more {
+            (self.form)(&mut self.text, message);
+            self.has_more = !self.ends.is_empty() && self.text.len() > PAGE_BYTES_MAX;
         }
-        (self.form)(&mut self.text, message);
+        if self.has_more {
+            self.text.truncate(before);
+            return false;
+        }
         self.ends.push(self.text.len());
         let first = self.span.map_or(message.seq, |(first, _)| first);
         self.span = Some((first, message.seq));
+        true
     }
 
     pub(super) fn end(self) -> Written {

@@ -7,11 +7,15 @@ use futures_util::future::{LocalBoxFuture, join_all};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use project_yum::store::postgres::{self, PostgresStore, Target};
 use project_yum::store::sqlite::{self, SqliteStore};
-use project_yum::store::{Cursor, Page, Store, StoreError, Stored};
+use project_yum::store::{Cursor, MessageRef, Page, Store, StoreError, Stored, Written};
 
 use crate::contract::draft;
 
 type Answer<T> = LocalBoxFuture<'static, Result<T, StoreError>>;
+
+fn form(text: &mut Vec<u8>, message: &MessageRef<'_>) {
+    text.extend_from_slice(message.content.as_bytes());
+}
 
 /// Asks until it is refused at once; returns what waits then.
 fn until_refused<T>(ask: impl Fn() -> Answer<T>) -> Vec<Answer<T>> {
@@ -88,6 +92,28 @@ fn sqlite_refuses_what_another_program_keeps_it_from_storing() {
     assert_eq!(stored.message.seq, 1);
 }
 
+#[test]
+fn pages_of_history_hold_up_no_join() {
+    let home = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&home.path().join("chat.db")).unwrap();
+    let content = "x".repeat(60_000);
+    let appends = (0..20).map(|_| store.append(draft("r", "ann", &content)));
+    for stored in block_on(join_all(appends)) {
+        stored.unwrap();
+    }
+    let page = || store.history_written("r", Cursor::After(0), 100, form);
+    let mut pages: Vec<Answer<Written>> = (0..200).map(|_| page()).collect();
+    let heads = store.heads(vec!["r".into()]);
+    let missed = store.history("r", Cursor::After(19), 100);
+    assert_eq!(block_on(heads).unwrap(), [20]);
+    assert_eq!(block_on(missed).unwrap().messages.len(), 1);
+    let mut ready = 0;
+    for page in &mut pages {
+        ready += usize::from(block_on(poll_once(page)).is_some());
+    }
+    assert!(ready < 100, "{ready} pages were read before");
+}
+
 /// Nobody sits at the database's side: all that is asked waits.
 #[test]
 fn postgres_refuses_more_than_may_wait_of_a_shard() {
@@ -103,6 +129,13 @@ fn postgres_refuses_more_than_may_wait_of_a_shard() {
     assert_eq!(others.len(), postgres::WRITES_WAITING_MAX);
     let pages = until_refused(|| store.history("r", Cursor::Newest, 1));
     assert_eq!(pages.len(), postgres::READS_WAITING_MAX);
+    let above = block_on(poll_once(&mut store.history_written(
+        "r",
+        Cursor::After(0),
+        1,
+        form,
+    )));
+    assert!(matches!(above, Some(Err(_))), "it is a page too");
     let repairs = until_refused(|| store.heads(vec!["r".into()]));
     assert_eq!(repairs.len(), postgres::READS_WAITING_MAX);
     drop(seats);

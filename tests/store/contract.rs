@@ -6,7 +6,8 @@ use std::rc::Rc;
 use futures_lite::future::block_on;
 use futures_util::future::join_all;
 use project_yum::store::{
-    Cursor, Draft, Message, MessageRef, Page, SharedStore, Store, StoreError, Stored, Written,
+    Cursor, Draft, Message, MessageRef, PAGE_BYTES_MAX, Page, SharedStore, Store, StoreError,
+    Stored, Written,
 };
 
 /// A draft of one minute after another, so that time is worth looking at.
@@ -64,6 +65,7 @@ pub(crate) async fn holds(store: SharedStore) {
     stores_a_key_sent_many_times_at_once_only_once(&store).await;
     keeps_time_from_going_back(&store).await;
     pages_like_the_list_of_all(&store).await;
+    ends_a_page_of_large_messages_early(&store).await;
     tells_the_heads_in_the_order_asked(&store).await;
     keeps_text_byte_for_byte(&store).await;
     assert_eq!(store.condition(), project_yum::store::Condition::Ok);
@@ -187,6 +189,66 @@ fn form(text: &mut Vec<u8>, message: &MessageRef<'_>) {
     text.extend_from_slice(format!("{message:?}").as_bytes());
 }
 
+/// The numbers of a room's messages, page by page, with the bytes of each page.
+async fn walk(store: &SharedStore, room: &str, up: bool, written: bool) -> Vec<(Vec<u64>, usize)> {
+    let (mut pages, mut cursor) = (Vec::new(), Cursor::Newest);
+    if up {
+        cursor = Cursor::After(0);
+    }
+    loop {
+        let (seqs, bytes, has_more) = if written {
+            let page = store.history_written(room, cursor, 100, form).await;
+            let page = page.unwrap();
+            let (first, last) = page.span.expect("a page has a message");
+            ((first..=last).collect(), page.text.len(), page.has_more)
+        } else {
+            let page = store.history(room, cursor, 100).await.unwrap();
+            let seqs: Vec<u64> = page.messages.iter().map(|message| message.seq).collect();
+            let bytes = page.messages.iter().map(|message| message.content.len());
+            (seqs, bytes.sum(), page.has_more)
+        };
+        let (first, last) = (seqs[0], seqs[seqs.len() - 1]);
+        cursor = if up {
+            Cursor::After(last)
+        } else {
+            Cursor::Before(first)
+        };
+        pages.push((seqs, bytes));
+        if !has_more {
+            return pages;
+        }
+    }
+}
+
+async fn ends_a_page_of_large_messages_early(store: &SharedStore) {
+    // As text they are five times as large.
+    let large = "\u{1}".repeat(60_000);
+    join_all((0..40).map(|_| store.append(draft("large", "ann", &large)))).await;
+    let huge = "x".repeat(PAGE_BYTES_MAX + 1);
+    for content in ["small", &huge, "small"] {
+        store.append(draft("huge", "ann", content)).await.unwrap();
+    }
+    for (up, written) in [(true, true), (true, false), (false, true), (false, false)] {
+        let pages = walk(store, "large", up, written).await;
+        let all: Vec<u64> = if up {
+            pages.iter().flat_map(|(seqs, _)| seqs.clone()).collect()
+        } else {
+            pages
+                .iter()
+                .rev()
+                .flat_map(|(seqs, _)| seqs.clone())
+                .collect()
+        };
+        assert_eq!(all, (1..=40).collect::<Vec<u64>>(), "without a gap");
+        assert!(pages.iter().all(|(_, bytes)| *bytes <= PAGE_BYTES_MAX));
+        let count = if written { 14 } else { 3 };
+        assert_eq!(pages.len(), count, "no page is shorter than it must be");
+        let pages = walk(store, "huge", up, written).await;
+        let counts: Vec<usize> = pages.iter().map(|(seqs, _)| seqs.len()).collect();
+        assert_eq!(counts, [1, 1, 1]);
+    }
+}
+
 async fn pages_like_the_list_of_all(store: &SharedStore) {
     join_all((0..12).map(|n| store.append(draft("pages", "ann", &n.to_string())))).await;
     let all = all(&**store, "pages").await;
@@ -206,7 +268,7 @@ async fn pages_like_the_list_of_all(store: &SharedStore) {
             let written = store.history_written("pages", cursor, limit, form).await;
             assert_eq!(
                 written,
-                Ok(Written::of(&page, form)),
+                Ok(Written::of(&page, cursor, form)),
                 "{cursor:?}, limit {limit}"
             );
         }

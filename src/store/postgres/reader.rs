@@ -15,7 +15,7 @@ use super::lane::{Lane, PROBE_EVERY};
 use super::link::{Link, Outcome, outcome};
 use super::target::cause;
 use crate::dial::within;
-use crate::store::request::{self, Place, Read};
+use crate::store::request::{self, Gathering, Place, Read};
 use crate::store::written::Writing;
 use crate::store::{Cursor, Form, MessageRef, Page, Written};
 
@@ -155,14 +155,14 @@ impl Prepared {
     }
 
     pub(super) async fn page(&self, place: &Place) -> Result<Page, Error> {
-        let mut messages = Vec::new();
-        self.each(place, |message| messages.push(message.keep()))
+        let mut gathering = Gathering::new(place.limit);
+        self.each(place, |message| gathering.take(message.keep()))
             .await?;
-        Ok(request::page(messages, place))
+        Ok(gathering.end(place.cursor))
     }
 
     pub(super) async fn written(&self, place: &Place, form: Form) -> Result<Written, Error> {
-        let mut writing = Writing::new(place, form);
+        let mut writing = Writing::new(place.cursor, place.limit, form);
         self.each(place, |message| writing.take(message)).await?;
         Ok(writing.end())
     }
@@ -171,7 +171,7 @@ impl Prepared {
     async fn each(
         &self,
         place: &Place,
-        mut take: impl FnMut(&MessageRef<'_>),
+        mut take: impl FnMut(&MessageRef<'_>) -> bool,
     ) -> Result<(), Error> {
         let Place {
             room,
@@ -191,7 +191,10 @@ impl Prepared {
         let parameters: [&(dyn ToSql + Sync); 3] = [room, &from, &rows_max];
         let mut rows = pin!(self.link.client.query_raw(statement, parameters).await?);
         while let Some(row) = rows.try_next().await? {
-            take(&message(room, &row)?);
+            if !take(&message(room, &row)?) {
+                // The client throws the rest away.
+                break;
+            }
         }
         Ok(())
     }

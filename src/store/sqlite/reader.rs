@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_lite::future::{block_on, or};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{READS, schema};
 use crate::store::health::Health;
-use crate::store::request::{self, Place, Read};
+use crate::store::request::{Gathering, Place, Read};
 use crate::store::ticket::Ticket;
 use crate::store::{Cursor, Message, Page, StoreError, Written};
 
@@ -17,7 +18,8 @@ pub(super) struct Reader {
     path: PathBuf,
     /// `None` after a failure: opened again for the next request.
     connection: Option<Connection>,
-    requests: flume::Receiver<Read>,
+    /// What is urgent, and what comes when nothing is.
+    queues: [flume::Receiver<Read>; 2],
     health: Arc<Health>,
 }
 
@@ -25,20 +27,20 @@ impl Reader {
     pub(super) fn new(
         path: &Path,
         connection: Connection,
-        requests: flume::Receiver<Read>,
+        queues: [flume::Receiver<Read>; 2],
         health: Arc<Health>,
     ) -> Self {
         Self {
             path: path.into(),
             connection: Some(connection),
-            requests,
+            queues,
             health,
         }
     }
 
     /// Serves until the last handle is gone.
     pub(super) fn run(mut self) {
-        while let Ok(request) = self.requests.recv() {
+        while let Some(request) = self.next() {
             match request {
                 Read::History { place, ticket } => {
                     self.serve(&ticket, |connection| page(connection, &place));
@@ -50,7 +52,7 @@ impl Reader {
                 } => {
                     for ticket in tickets {
                         self.serve(&ticket, |connection| {
-                            Ok(Written::of(&page(connection, &place)?, form))
+                            Ok(Written::of(&page(connection, &place)?, place.cursor, form))
                         });
                     }
                 }
@@ -59,6 +61,14 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// The next request; `None` when nobody can make one any more.
+    fn next(&self) -> Option<Read> {
+        let [urgent, pages] = &self.queues;
+        // The first is looked at first: whoever asks for pages without a pause keeps nobody from joining.
+        let either = block_on(or(urgent.recv_async(), pages.recv_async()));
+        either.or_else(|_| pages.recv()).ok()
     }
 
     fn serve<T: Send>(
@@ -125,9 +135,14 @@ fn page(connection: &Connection, place: &Place) -> rusqlite::Result<Page> {
         .unwrap_or(i64::MAX)
         .saturating_add(1);
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map((room, from, rows_max), |row| message(room, row))?;
-    let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok(request::page(rows, place))
+    let mut rows = statement.query((room, from, rows_max))?;
+    let mut gathering = Gathering::new(place.limit);
+    while let Some(row) = rows.next()? {
+        if !gathering.take(message(room, row)?) {
+            break;
+        }
+    }
+    Ok(gathering.end(place.cursor))
 }
 
 /// A row of `seq, id, sender, content, wall_ms, client_msg_id`.
