@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::number::number;
 use crate::rows::Goal;
-use crate::table::{Line, Table, number};
+use crate::table::{Line, Table};
 
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 400.0;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use project_yum::load::{LoadError, Pace, Report, Scenario};
 
+use crate::number::number;
 use crate::rows::Storage;
 use crate::servers;
 use crate::services::Services;
-use crate::table::number;
 
 /// Deliveries a second of the paced loads: the same for all sizes, and far below saturation.
 const DELIVERIES_PER_SECOND: f64 = 20_000.0;

@@ -19,6 +19,8 @@
 
 mod chart;
 mod growth;
+mod loads;
+mod number;
 mod rows;
 #[expect(dead_code, reason = "it is shared with the floor's benchmark")]
 mod server;

@@ -1,9 +1,8 @@
 //! The rows of the table: which load, over which store, and the goals.
 
-use std::time::Duration;
+use project_yum::load::Scenario;
 
-use project_yum::load::{Pace, Scenario};
-
+use crate::loads::Loads;
 use crate::servers::Kind;
 use crate::table::Figures;
 
@@ -98,47 +97,17 @@ const IDLE: fn(&Figures) -> Option<f64> = |figures| figures.cpu_ms_per_minute;
     reason = "it is a table: a row after the other"
 )]
 pub(crate) fn rows(quick: bool) -> Vec<Row> {
-    let seconds = |long: u64, short: u64| Duration::from_secs(if quick { short } else { long });
-    let count = |long: usize, short: usize| if quick { short } else { long };
-    let idle = |rooms| Scenario::Idle {
-        connections: 10_000,
-        rooms,
-        members: 10,
-        period: if rooms == 0 {
-            seconds(50, 25)
-        } else {
-            Duration::from_secs(1)
-        },
-    };
-    let messages = |rooms, members, pace| Scenario::Messages {
-        rooms,
-        members,
-        connections: None,
-        pace,
-        period: seconds(10, 4),
-    };
-    let get = |path: &str, authorized| Scenario::Get {
-        path: path.to_owned(),
-        authorized,
-        connections: 16,
-        period: seconds(5, 3),
-    };
-    let stored = Scenario::Stored {
-        rooms: 8,
-        members: 8,
-        period: seconds(10, 4),
-    };
-    let full = || messages(1, 1_000, Pace::Window(32));
+    let loads = Loads { quick };
     let mut rows = vec![
         Row::new(
             "idle",
             "10,000 idle connections, authenticated",
-            idle(0),
+            loads.idle(0),
             &[1],
         )
         .column("bytes each (PSS)", MEMORY, Goal::AtMost(3_072.0))
         .column("CPU ms a minute", IDLE, Goal::Below(0.6)),
-        Row::new("idle-room", "the same, each in a room", idle(1), &[1]).column(
+        Row::new("idle-room", "the same, each in a room", loads.idle(1), &[1]).column(
             "bytes each (PSS)",
             MEMORY,
             Goal::AtMost(3_584.0),
@@ -146,16 +115,14 @@ pub(crate) fn rows(quick: bool) -> Vec<Row> {
         Row::new(
             "handshake",
             "WebSocket, open, CONNECT with a token",
-            Scenario::Handshake {
-                count: count(10_000, 4_000),
-            },
+            loads.handshake(),
             &[1],
         )
         .column("CPU µs", CPU, Goal::Below(0.75)),
         Row::new(
             "fanout-full",
             "1 × 1,000 members, saturated",
-            full(),
+            loads.fanout_full(),
             &[1, 2],
         )
         .column("CPU µs a delivery", CPU, Goal::Below(0.85))
@@ -163,7 +130,7 @@ pub(crate) fn rows(quick: bool) -> Vec<Row> {
         Row::new(
             "fanout-50",
             "1 × 1,000 members, 50 messages/s",
-            messages(1, 1_000, Pace::Rate(50.0)),
+            loads.fanout_50(),
             &[1, 2],
         )
         .column("CPU µs a delivery", CPU, Goal::Below(0.65))
@@ -171,14 +138,14 @@ pub(crate) fn rows(quick: bool) -> Vec<Row> {
         Row::new(
             "rooms-full",
             "100 rooms × 50, saturated",
-            messages(100, 50, Pace::Window(2)),
+            loads.rooms_full(),
             &[1, 2],
         )
         .column("CPU µs a delivery", CPU, Goal::Below(0.5)),
         Row::new(
             "rooms-1000",
             "100 rooms × 50, 1,000 messages/s",
-            messages(100, 50, Pace::Rate(1_000.0)),
+            loads.rooms_1000(),
             &[1, 2],
         )
         .column("CPU µs a delivery", CPU, Goal::Below(0.65))
@@ -186,13 +153,13 @@ pub(crate) fn rows(quick: bool) -> Vec<Row> {
         Row::new(
             "stored",
             "stored sends with ack (64 senders, PostgreSQL, Redis)",
-            stored,
+            loads.stored(),
             &[1, 2],
         )
         .over(Storage::PostgresRedis)
         .column("messages/s", RATE, Goal::Above(3.0))
         .column("CPU µs a message", CPU, Goal::Below(0.45)),
-        Row::new("health", "GET /health", get("/health", false), &[1]).column(
+        Row::new("health", "GET /health", loads.get("/health", false), &[1]).column(
             "CPU µs",
             CPU,
             Goal::Below(0.8),
@@ -200,33 +167,25 @@ pub(crate) fn rows(quick: bool) -> Vec<Row> {
         Row::new(
             "history",
             "GET /api/messages (50 rows, PostgreSQL)",
-            get("/api/messages?roomId=history&limit=50", true),
+            loads.get("/api/messages?roomId=history&limit=50", true),
             &[1],
         )
         .over(Storage::Postgres)
         .column("CPU µs", CPU, Goal::Below(0.6)),
-        Row::new(
-            "churn",
-            "connect, join, send, close",
-            Scenario::Churn {
-                count: count(8_000, 3_000),
-            },
-            &[1],
-        )
-        .column("CPU µs", CPU, Goal::Below(0.75)),
-        Row::new(
-            "polling",
-            "polling, then upgrade",
-            Scenario::Polling {
-                count: count(4_000, 1_500),
-            },
-            &[1],
-        )
-        .column("CPU µs", CPU, Goal::Below(0.75)),
+        Row::new("churn", "connect, join, send, close", loads.churn(), &[1]).column(
+            "CPU µs",
+            CPU,
+            Goal::Below(0.75),
+        ),
+        Row::new("polling", "polling, then upgrade", loads.polling(), &[1]).column(
+            "CPU µs",
+            CPU,
+            Goal::Below(0.75),
+        ),
         Row::new(
             "fanout-full-sqlite",
             "1 × 1,000 members, saturated, stored in SQLite",
-            full(),
+            loads.fanout_full(),
             &[1, 2],
         )
         .over(Storage::Sqlite)
@@ -235,7 +194,7 @@ pub(crate) fn rows(quick: bool) -> Vec<Row> {
         Row::new(
             "fanout-full-postgres",
             "1 × 1,000 members, saturated, stored in PostgreSQL",
-            full(),
+            loads.fanout_full(),
             &[1, 2],
         )
         .over(Storage::Postgres)

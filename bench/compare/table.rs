@@ -7,6 +7,7 @@ use project_yum::load::{Faults, Report};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::number::number;
 use crate::rows::{Column, Goal, Row};
 use crate::servers::Kind;
 
@@ -250,14 +251,4 @@ impl fmt::Display for Table {
 
 fn shown(Spread { min, median, max }: Spread) -> String {
     format!("{}–**{}**–{}", number(min), number(median), number(max))
-}
-
-/// A figure with as many digits as it deserves.
-pub(crate) fn number(value: f64) -> String {
-    match value.abs() {
-        big if big >= 10_000.0 => format!("{:.0} k", value / 1000.0),
-        big if big >= 100.0 => format!("{value:.0}"),
-        big if big >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
 }

@@ -1,118 +1,121 @@
 //! The floor: what the kernel asks of any server for the same traffic, beside what project-yum takes.
 //!
 //! ```sh
-//! cargo bench --bench floor                             # idle connections and GET /health, three rounds
-//! cargo bench --bench floor -- --rounds 1 --seconds 25 --only health
+//! cargo bench --bench floor                             # every row, two rounds: ten minutes
+//! cargo bench --bench floor -- --rounds 3 --only fanout,health
+//! cargo bench --bench floor -- --long                   # the periods of the long comparison
 //! ```
 //!
-//! The floor ([`ring`]) is one thread with a ring and with answers that were made beforehand. It parses,
-//! checks and keeps nothing. It opens WebSockets, pings them as often as project-yum does (an interval in 32
-//! bursts), and answers `GET` with the bytes that project-yum answers. It reads in one of two ways: a
-//! one-shot poll and a `recv`, as the runtime does for us, or a multishot receive into provided buffers. All
-//! sends of a turn leave in one submission.
+//! The floor ([`chat`]) is one thread with answers that were made beforehand. It checks and keeps nothing, and
+//! parses no more than the length of a frame; for a fan-out it copies the messages of a turn into one buffer
+//! of the room and sends that to each member. It waits in three ways, the best of which is the floor: on
+//! [`epoll`], with a system call for each socket and each direction, as the peers do; on a [`ring`] that
+//! polls, with a `recv` for each socket, as the runtime does for us; and on a ring with a multishot receive
+//! into provided buffers. On a ring all sends of a turn leave in one submission.
 //!
-//! All are driven by the same load in turn (A B C A B C), so that the machine's moods meet all of them.
+//! All are driven in turn (A B C D A B C D), so that the machine's moods meet all of them, by the loads
+//! ([`loads`]) of the comparison with the peers, which check each delivery.
 
 #![expect(
     clippy::print_stdout,
     reason = "a benchmark prints what it has measured"
 )]
 
+mod chat;
+mod epoll;
+#[expect(dead_code, reason = "it is shared with the comparison")]
+#[path = "../compare/loads.rs"]
+mod loads;
+#[path = "../compare/number.rs"]
+mod number;
 mod ring;
+mod rows;
 #[expect(dead_code, reason = "it is shared with the comparison")]
 #[path = "../compare/server.rs"]
 mod server;
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use project_yum::load::{LoadError, Report, Scenario};
+use project_yum::load::{Faults, LoadError};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use chat::Chat;
+use number::number;
 use ring::{Floor, Reads};
+use rows::{Figures, Row};
 use server::Server;
 
 /// Who is driven.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Ours,
-    Floor(Reads),
+    Epoll,
+    Ring(Reads),
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [
+    const ALL: [Self; 4] = [
         Self::Ours,
-        Self::Floor(Reads::Poll),
-        Self::Floor(Reads::Multishot),
+        Self::Epoll,
+        Self::Ring(Reads::Poll),
+        Self::Ring(Reads::Multishot),
     ];
 
-    fn title(self) -> &'static str {
+    /// The name on the command line of the floor's own process, and in tables.
+    fn name(self) -> &'static str {
         match self {
-            Self::Ours => "project-yum",
-            Self::Floor(Reads::Poll) => "floor, poll and recv",
-            Self::Floor(Reads::Multishot) => "floor, multishot receive",
+            Self::Ours => "ours",
+            Self::Epoll => "epoll",
+            Self::Ring(Reads::Poll) => "ring-poll",
+            Self::Ring(Reads::Multishot) => "ring-multishot",
         }
     }
 
     fn start(self, home: &Path) -> Result<Server, LoadError> {
         let mut command = server::ours(1);
-        if let Self::Floor(reads) = self {
+        if self != Self::Ours {
             command = Command::new(std::env::current_exe()?);
-            command.arg(format!("{reads:?}")).arg(home.join("answer"));
+            command
+                .args(["--serve", self.name()])
+                .env("ANSWER", home.join("answer"));
         }
         Server::start(command.current_dir(home), &home.join("log"))
     }
+
+    /// Serves as one of the floor's forms until it is killed, on `PORT`; `ANSWER` is a file with what
+    /// `GET /health` is answered.
+    fn serve(self) -> io::Result<()> {
+        let value = |name| std::env::var(name).map_err(io::Error::other);
+        let listener = listen(value("PORT")?.parse().map_err(io::Error::other)?)?;
+        let chat = Chat::new(std::fs::read(value("ANSWER")?)?);
+        match self {
+            Self::Ours => Err(io::Error::other("ours is a program of its own")),
+            Self::Epoll => epoll::serve(&listener, chat),
+            Self::Ring(reads) => Floor::new(reads, listener, chat)?.serve(),
+        }
+    }
+
+    fn measure(self, row: &Row, home: &Path) -> Result<Figures, LoadError> {
+        let report = self.start(home)?.drive(&row.scenario)?;
+        if report.faults != Faults::default() {
+            let text = format!("{} lost its way: {:?}", self.name(), report.faults);
+            return Err(LoadError::Server(text));
+        }
+        Ok(row.figures(&report))
+    }
 }
 
-/// A load, and its unit.
-struct Row {
-    name: &'static str,
-    title: &'static str,
-    scenario: Scenario,
-    /// Units of a report, by which its microseconds are divided.
-    units: fn(&Report) -> f64,
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a run answers fewer than 2^52 requests"
-)]
-fn rows(period: Duration) -> [Row; 2] {
-    [
-        Row {
-            name: "idle",
-            title: "10,000 idle connections, ms a minute",
-            scenario: Scenario::Idle {
-                connections: 10_000,
-                rooms: 0,
-                members: 1,
-                period,
-            },
-            units: |report| report.seconds / 60.0 * 1000.0,
-        },
-        Row {
-            name: "health",
-            title: "GET /health, µs",
-            scenario: Scenario::Get {
-                path: "/health".to_owned(),
-                authorized: false,
-                connections: 16,
-                period: period / 6,
-            },
-            units: |report| report.units as f64,
-        },
-    ]
-}
-
-/// CPU of one unit: all of it, and what of it the kernel took.
-type Figure = (f64, f64);
-
-fn measure(kind: Kind, row: &Row, home: &Path) -> Result<Figure, LoadError> {
-    let report = kind.start(home)?.drive(&row.scenario)?;
-    let cpu = report.cpu.unwrap_or_default();
-    let each = |seconds: f64| seconds * 1e6 / (row.units)(&report);
-    Ok((each(cpu.seconds()), each(cpu.system.as_secs_f64())))
+/// Listens on loopback.
+fn listen(port: u16) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
 }
 
 /// What `GET /health` of project-yum is answered, byte for byte.
@@ -127,55 +130,93 @@ fn answer(home: &Path) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
-fn main() -> Result<(), LoadError> {
+/// What the command line asks for.
+struct Asked {
+    rounds: usize,
+    long: bool,
+    only: Vec<String>,
+    serve: Option<Kind>,
+}
+
+fn asked() -> Asked {
+    let mut asked = Asked {
+        rounds: 2,
+        long: false,
+        only: Vec::new(),
+        serve: None,
+    };
     let mut words = std::env::args().skip(1);
-    let (mut rounds, mut period, mut only) = (3, Duration::from_mins(1), String::new());
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_default();
         match word.as_str() {
-            "--rounds" => rounds = value().parse().unwrap_or(rounds),
-            "--seconds" => period = value().parse().map_or(period, Duration::from_secs),
-            "--only" => only = value(),
-            "--bench" => {}
-            reads => {
-                let reads = match reads {
-                    "Poll" => Reads::Poll,
-                    "Multishot" => Reads::Multishot,
-                    other => panic!("what is {other}? --rounds, --seconds and --only are known"),
-                };
-                let port = std::env::var("PORT")
-                    .ok()
-                    .and_then(|port| port.parse().ok());
-                let port = port.expect("PORT is where it listens");
-                return Ok(Floor::new(reads, port, std::fs::read(value())?)?.serve()?);
+            "--rounds" => asked.rounds = value().parse().unwrap_or(asked.rounds),
+            "--long" => asked.long = true,
+            "--only" => asked.only = value().split(',').map(str::to_owned).collect(),
+            "--serve" => {
+                let name = value();
+                asked.serve = Kind::ALL.into_iter().find(|kind| kind.name() == name);
             }
+            // What cargo itself passes on.
+            "--bench" => {}
+            other => panic!("what is {other}? --rounds, --long and --only are known"),
         }
+    }
+    asked
+}
+
+/// Drives all of them with a row, so many times in turn. The figures of each.
+fn runs(row: &Row, rounds: usize, home: &Path) -> Result<[Vec<Figures>; 4], LoadError> {
+    let mut runs = [const { Vec::new() }; Kind::ALL.len()];
+    for _ in 0..rounds {
+        for (kind, runs) in Kind::ALL.into_iter().zip(&mut runs) {
+            let figures = kind.measure(row, home)?;
+            eprintln!("{} {}: {figures:.2?}", row.name, kind.name());
+            runs.push(figures);
+        }
+    }
+    Ok(runs)
+}
+
+/// Prints the best of each, and ours as so many times the best of the floor's forms.
+fn show(row: &Row, runs: &[Vec<Figures>; 4]) {
+    for column in row.columns {
+        print!("| {} |", row.title(*column));
+        let best = runs.each_ref().map(|runs| column.best(runs));
+        for (value, share) in best.into_iter().flatten() {
+            let share = share.map_or(String::new(), |share| format!(" ({:.0} %)", share * 100.0));
+            print!(" {}{share} |", number(value));
+        }
+        let [ours, floors @ ..] = &best;
+        let floors = floors.iter().flatten().map(|(value, _)| *value);
+        let floor = floors.min_by(|a, b| column.order(*a, *b));
+        let ratio = ours.zip(floor).map(|((ours, _), floor)| ours / floor);
+        println!(" {:.2} |", ratio.unwrap_or_default());
+    }
+}
+
+fn main() -> Result<(), LoadError> {
+    let asked = asked();
+    if let Some(kind) = asked.serve {
+        return Ok(kind.serve()?);
     }
     server::raise_descriptors();
     let home = tempfile::tempdir()?;
     std::fs::write(home.path().join("answer"), answer(home.path())?)?;
-    println!("| CPU, the least of {rounds} | | in the kernel | outside | of project-yum's |");
-    println!("|---|---|---|---|---|");
-    for row in rows(period).iter().filter(|row| row.name.contains(&only)) {
-        let mut least = [(f64::MAX, 0.0); Kind::ALL.len()];
-        for _ in 0..rounds {
-            for (kind, least) in Kind::ALL.into_iter().zip(&mut least) {
-                let figure = measure(kind, row, home.path())?;
-                eprintln!("{} {}: {figure:.2?}", row.name, kind.title());
-                if figure.0 < least.0 {
-                    *least = figure;
-                }
-            }
-        }
-        for (kind, (all, kernel)) in Kind::ALL.into_iter().zip(least) {
-            println!(
-                "| {}: {} | {all:.1} | {kernel:.1} | {:.1} | {:.2} |",
-                row.title,
-                kind.title(),
-                all - kernel,
-                all / least[0].0,
-            );
-        }
+    let names = Kind::ALL.map(Kind::name).join(" | ");
+    println!(
+        "| the best of {} (of CPU in the kernel) | {names} | ours/floor |",
+        asked.rounds
+    );
+    println!("|---|{}---|", "---|".repeat(Kind::ALL.len()));
+    let is_asked = |row: &Row| {
+        asked.only.is_empty()
+            || asked
+                .only
+                .iter()
+                .any(|name| row.name.contains(name.as_str()))
+    };
+    for row in rows::rows(!asked.long).iter().filter(|row| is_asked(row)) {
+        show(row, &runs(row, asked.rounds, home.path())?);
     }
     Ok(())
 }
