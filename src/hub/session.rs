@@ -26,7 +26,7 @@ pub(super) struct Session {
     client: Client,
     handshake: Rc<Handshake>,
     pub(super) sockets: SortedMap<Text, Socket>,
-    /// Until a namespace is joined.
+    /// While no namespace is joined.
     connect_timer: Option<TimerId>,
     attachments_timer: Option<TimerId>,
     /// Whose handler runs.
@@ -39,6 +39,12 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Whether it is open, in no namespace, and nothing bounds that yet.
+    fn is_idle(&self) -> bool {
+        let is_open = !self.is_closed && self.closing.is_none();
+        is_open && self.sockets.is_empty() && self.connect_timer.is_none()
+    }
+
     /// How many packets of its client wait for their turn.
     pub(super) fn parked(&self) -> usize {
         self.client.parked()
@@ -399,10 +405,15 @@ impl Hub {
             socket.set_phase(Phase::Leaving);
             self.app().on_disconnecting(&socket, reason);
         }
+        let at = self.env().now() + self.options().connect_timeout;
         let removed = self.with(|state| {
             if let Some(session) = state.sessions.get_mut(&key) {
                 session.sockets.remove(namespace);
                 session.client.forget(namespace);
+                if session.is_idle() {
+                    // Nobody is there any more: it is as when the connection was made.
+                    session.connect_timer = Some(state.timers.set(at, Due::Connect(key)));
+                }
             }
             state.rooms.remove(namespace, key)
         });

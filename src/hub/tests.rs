@@ -80,6 +80,27 @@ fn closes_who_joins_nothing_in_time() {
 }
 
 #[test]
+fn closes_who_has_left_everything_and_comes_back_to_nothing_in_time() {
+    let met = bounds_met(|| {
+        let shard = shard();
+        let keys = [(); 3].map(|()| shard.connected());
+        shard.say(keys[2], "0/b,");
+        shard.advance(Duration::from_mins(1));
+        for key in keys {
+            shard.say(key, "1");
+        }
+        shard.advance(Duration::from_millis(44_900));
+        shard.say(keys[1], "0");
+        shard.advance(Duration::from_millis(200));
+        let open = keys.map(|key| shard.is_open(key));
+        assert_eq!(open, [false, true, true], "one is back, one in `/b`");
+        shard.advance(Duration::from_mins(1));
+        assert!(shard.is_open(keys[1]) && shard.is_open(keys[2]));
+    });
+    assert_eq!(met, BTreeMap::from([("connect_time".to_owned(), 1)]));
+}
+
+#[test]
 fn a_client_that_vanishes_while_the_application_decides_is_never_there() {
     let shard = shard();
     let (gone, early) = (shard.open(), shard.open());
