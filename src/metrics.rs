@@ -370,8 +370,13 @@ impl Metrics {
             ]),
             events,
             events_parked: counter(EVENTS_PARKED),
-            rate_limited: family(RATE_LIMITED, "what")
-                .knowing(&["message", "join", "flood", "request"]),
+            rate_limited: family(RATE_LIMITED, "what").knowing(&[
+                "message",
+                "join",
+                "authenticate",
+                "flood",
+                "request",
+            ]),
             rooms: gauge(ROOMS),
             broadcasts: counter(BROADCASTS),
             deliveries: counter(DELIVERIES),

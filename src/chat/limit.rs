@@ -6,7 +6,8 @@
 //!
 //! Joins have a rate because each may tell all members of a room, and the leave after it once more:
 //! who comes and goes as fast as it can would fill everybody's connection. Refused ones end no
-//! connection: a client that comes back joins all its rooms at once, before it can know.
+//! connection: a client that comes back joins all its rooms at once, before it can know. Tokens count with
+//! them, good ones and bad ones: a signature costs more than anything else that a client may ask for.
 
 use std::time::{Duration, Instant};
 
@@ -54,16 +55,21 @@ impl Chat {
         })
     }
 
-    /// Takes one join from what the user may do.
-    pub(super) fn take_join(&self, member: &Member) -> Result<(), Failure> {
+    /// Takes one join, or one token, from what the user may do; `what` it is for the figures.
+    pub(super) fn take_join(
+        &self,
+        member: &Member,
+        what: &'static str,
+        message: &'static str,
+    ) -> Result<(), Failure> {
         let Some(usage) = member.usage() else {
             return Ok(());
         };
         let (limit, now) = (self.message_rate.get(), self.parts.env.now());
         let taken = self.parts.directory.take_join(&usage, limit, now);
         taken.map_err(|wait| {
-            self.parts.metrics.rate_limited.increment("join");
-            Failure::rate_limited("too many joins", wait)
+            self.parts.metrics.rate_limited.increment(what);
+            Failure::rate_limited(message, wait)
         })
     }
 

@@ -188,8 +188,9 @@ impl Chat {
         // Before anything else is looked at: this is what a flood may cost.
         match kind {
             Kind::SendMessage => self.take_message(&member)?,
-            Kind::JoinRoom => self.take_join(&member)?,
-            Kind::LeaveRoom | Kind::Authenticate => {}
+            Kind::JoinRoom => self.take_join(&member, "join", "too many joins")?,
+            Kind::Authenticate => self.take_join(&member, "authenticate", "too many tokens")?,
+            Kind::LeaveRoom => {}
         }
         let is_expired = self.parts.env.wall_ms() >= member.expires_wall_ms();
         if kind != Kind::Authenticate && is_expired && !planted::has(Defect::EndlessToken) {

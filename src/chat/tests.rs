@@ -680,8 +680,32 @@ fn what_is_malformed_counts_and_an_exception_tells_too() {
     let exceptions = events(&world.receive(ada), "exception");
     assert_eq!(exceptions[0]["error"]["code"], "rate_limited");
     assert_eq!(exceptions[0]["error"]["retryAfterMs"], 100);
-    // Joins have a rate of their own, other events none.
+    // Joins have a rate of their own.
     assert_eq!(world.join(ada).expect("an ack")["ok"], true);
+}
+
+#[test]
+fn tokens_count_as_joins_good_ones_and_bad_ones() {
+    let world = World::new();
+    limited(&world, 1);
+    let ada = world.client("ada");
+    let token = world.token("ada", 600);
+    for (token, expected) in [(&*token, None), ("forged", Some("unauthorized"))] {
+        let answer = world.call(ada, "authenticate", &json!({"token": token}));
+        let answer = answer.expect("an ack");
+        assert_eq!(answer["error"]["code"].as_str(), expected);
+    }
+    for _ in 2..5 {
+        assert_eq!(world.join(ada).expect("an ack")["ok"], true);
+    }
+    let refused = world.call(ada, "authenticate", &json!({"token": token}));
+    let refused = refused.expect("an ack");
+    assert_eq!(refused["error"]["code"], "rate_limited", "{refused}");
+    assert_eq!(refused["error"]["retryAfterMs"], 50);
+    assert!(world.engine.is_open(ada));
+    world.env.advance(Duration::from_millis(50));
+    let taken = world.call(ada, "authenticate", &json!({"token": token}));
+    assert_eq!(taken.expect("an ack")["ok"], true);
 }
 
 #[test]
