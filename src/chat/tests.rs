@@ -704,8 +704,8 @@ fn tokens_count_as_joins_good_ones_and_bad_ones() {
     assert_eq!(refused["error"]["retryAfterMs"], 50);
     assert!(world.engine.is_open(ada));
     world.env.advance(Duration::from_millis(50));
-    let taken = world.call(ada, "authenticate", &json!({"token": token}));
-    assert_eq!(taken.expect("an ack")["ok"], true);
+    let again = world.call(ada, "authenticate", &json!({"token": token}));
+    assert_eq!(again.expect("an ack")["ok"], true);
 }
 
 #[test]
