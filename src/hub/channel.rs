@@ -85,7 +85,6 @@ impl Hub {
             };
             let generation = entered.first.then(|| {
                 state.generation += 1;
-                state.presence.begun(&name.0, &name.1);
                 let channel = Channel {
                     generation: state.generation,
                     waiters: Some(Vec::new()),
@@ -265,11 +264,13 @@ impl Hub {
     fn take(&self, now: Instant, broadcast: &Broadcast, packets: Vec<Encoded>) {
         let Broadcast { target, flags, .. } = broadcast;
         if let (Some(news), [RoomKey::Named(room), ..]) = (&broadcast.presence, &*target.rooms) {
-            let name = (target.namespace.clone(), room.clone(), news.user.clone());
-            let (version, event) = (news.version, &broadcast.event);
+            let room = (target.namespace.clone(), room.clone());
+            let said = (news.version, &broadcast.event);
             let (is_full, is_new) = self.with(|state| {
                 let is_full = state.presence.is_full();
-                let is_new = state.presence.accept(now, name, version, event);
+                let members = state.channels.get(&room).map(|channel| channel.generation);
+                let name = (room.0, room.1, news.user.clone());
+                let is_new = state.presence.accept(now, name, members, said);
                 (is_full, is_new)
             });
             if is_full {

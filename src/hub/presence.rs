@@ -30,34 +30,50 @@ pub(super) struct Newest {
 #[derive(Debug)]
 struct News {
     version: u64,
-    /// The event that the room's members were told last; `None` if others are in it now.
-    told: Option<Box<str>>,
+    /// The event that was told last, and to which members: since then the room may have emptied, and others
+    /// may be in it now, who have been told nothing.
+    told: Box<str>,
+    told_to: Members,
 }
 
+/// The generation of a room's members here; `None` while it has none.
+pub(super) type Members = Option<u64>;
+
 impl Newest {
-    /// Whether news about a user is to be told: it is newer than all that was seen, and says
-    /// something else. It is remembered then.
+    /// Whether news about a user is to be told to these members: it is newer than all that was seen, and
+    /// says something else than they were told. It is remembered then.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "its caller makes the name for this and has no other use for it"
     )]
-    pub(super) fn accept(&mut self, now: Instant, name: Name, version: u64, event: &Text) -> bool {
+    pub(super) fn accept(
+        &mut self,
+        now: Instant,
+        name: Name,
+        members: Members,
+        (version, event): (u64, &Text),
+    ) -> bool {
         self.forget_old(now);
         let name = joined(&name);
         if let Some(news) = self.news.get_mut(&*name) {
             if news.version >= version {
                 return false;
             }
-            let is_told = news.told.as_deref() == Some(event);
+            let is_told = news.told_to == members && *news.told == **event;
             news.version = version;
             if !is_told {
-                news.told = Some(Box::from(&**event));
+                news.told = Box::from(&**event);
+                news.told_to = members;
             }
             self.seen.push_back((now, name, version));
             return !is_told;
         }
-        let told = Some(Box::from(&**event));
-        self.news.insert(Rc::clone(&name), News { version, told });
+        let news = News {
+            version,
+            told: Box::from(&**event),
+            told_to: members,
+        };
+        self.news.insert(Rc::clone(&name), news);
         self.seen.push_back((now, name, version));
         true
     }
@@ -65,15 +81,6 @@ impl Newest {
     /// Whether the next news makes the oldest forgotten.
     pub(super) fn is_full(&self) -> bool {
         self.seen.len() >= ENTRIES_MAX
-    }
-
-    /// The room gets its first member here. Whoever comes has been told nothing, also of what was
-    /// published after the last one had gone: such as the `userLeft` of the last one.
-    pub(super) fn begun(&mut self, namespace: &Text, room: &Text) {
-        let first = joined(&(namespace.clone(), room.clone(), Text::default()));
-        let of_room = self.news.range_mut(Rc::clone(&first)..);
-        let of_room = of_room.take_while(|(name, _)| name.starts_with(&*first));
-        of_room.for_each(|(_, news)| news.told = None);
     }
 
     /// Forgets what is too old. Called at each tick, too: a storm of joins is not remembered for ever.
@@ -95,7 +102,7 @@ impl Newest {
 }
 
 /// The three names as one text that costs no more than its bytes. Each but the last is led by its length,
-/// so that no two names are the same text, and those of one room stand together.
+/// so that no two names are the same text.
 fn joined((namespace, room, user): &Name) -> Rc<str> {
     let (n, r) = (namespace.len(), room.len());
     format!("{n}:{namespace}{r}:{room}{user}").into()
@@ -110,7 +117,17 @@ mod tests {
     }
 
     fn accept(newest: &mut Newest, now: Instant, user: &str, version: u64, event: &str) -> bool {
-        newest.accept(now, name(user), version, &event.into())
+        accept_for(newest, now, user, Some(1), (version, event))
+    }
+
+    fn accept_for(
+        newest: &mut Newest,
+        now: Instant,
+        user: &str,
+        members: Members,
+        (version, event): (u64, &str),
+    ) -> bool {
+        newest.accept(now, name(user), members, (version, &event.into()))
     }
 
     #[test]
@@ -135,12 +152,13 @@ mod tests {
     #[test]
     fn new_members_of_an_empty_room_are_told_anew() {
         let (now, mut newest) = (Instant::now(), Newest::default());
-        assert!(accept(&mut newest, now, "ada", 2, "in"));
-        newest.begun(&"/".into(), &"other".into());
-        assert!(!accept(&mut newest, now, "ada", 4, "in"));
-        newest.begun(&"/".into(), &"room".into());
-        assert!(!accept(&mut newest, now, "ada", 3, "out"));
-        assert!(accept(&mut newest, now, "ada", 6, "in"));
+        let mut accept = |members, news| accept_for(&mut newest, now, "ada", members, news);
+        assert!(accept(Some(1), (2, "in")));
+        assert!(!accept(Some(1), (4, "in")));
+        assert!(!accept(Some(2), (3, "out")), "it is old, whoever is there");
+        assert!(accept(Some(2), (6, "in")));
+        assert!(accept(None, (7, "in")), "nobody was there to be told");
+        assert!(accept(Some(3), (8, "in")));
     }
 
     #[test]

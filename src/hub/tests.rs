@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -575,4 +575,28 @@ fn rooms_leave_nothing_behind() {
     };
     assert!(shard.hub.with(is_empty));
     assert_eq!(shard.hub.rooms(), 0);
+}
+
+#[test]
+fn an_empty_room_s_next_member_costs_the_same_whoever_came_before() {
+    let shard = shard();
+    let key = shard.connected();
+    for version in 1..=9_000 {
+        let crowd = shard.hub.of("/").room("crowd");
+        let user = format!("user {version}");
+        crowd.presence(&user, version).emit("out", &Args::none());
+    }
+    let visits = |room: &str| {
+        let visit = || {
+            let begin = Instant::now();
+            for _ in 0..20 {
+                shard.say(key, &format!(r#"2["join","{room}"]"#));
+                shard.say(key, &format!(r#"2["leave","{room}"]"#));
+            }
+            begin.elapsed()
+        };
+        (0..10).map(|_| visit()).min().expect("there are some")
+    };
+    let (fresh, crowd) = (visits("fresh"), visits("crowd"));
+    assert!(crowd < 4 * fresh, "{crowd:?}, and {fresh:?} in a new one");
 }
