@@ -99,11 +99,12 @@ pub(super) enum Sent {
 }
 
 impl Port {
-    pub(super) fn new(key: Key, connection: Connection) -> Rc<Self> {
+    /// A port over which `first` goes out before anything else.
+    pub(super) fn new(key: Key, connection: Connection, first: &[u8]) -> Rc<Self> {
         Rc::new(Self {
             key,
             connection: RefCell::new(connection),
-            control: RefCell::default(),
+            control: RefCell::new(first.into()),
             blocked: Cell::new(false),
             inside_frame: Cell::new(false),
             failed: Cell::new(false),

@@ -173,7 +173,8 @@ async fn answer(mut connection: Connection, head: RequestHead) -> Option<Connect
             }
             Route::WebSocket(start, accept) => {
                 let mount = Rc::clone(mount);
-                return tunnel(connection, mount, &head, start, accept).await;
+                tunnel(connection, mount, &head, start, accept);
+                return None;
             }
             Route::Refuse(response) => connection.respond(&head, response).await,
             Route::Open(handshake) => {
@@ -286,28 +287,28 @@ fn unknown_method(method: Method) -> Response {
 
 /// Answers an opening handshake and gives the connection away, to a task of its own: the one of the
 /// HTTP connection ends, and its memory with it.
-async fn tunnel(
+fn tunnel(
     mut connection: Connection,
     mount: Rc<Mount>,
     head: &RequestHead,
     start: websocket::Start,
     accept: String,
-) -> Option<Connection> {
+) {
     let response = Response::new(101)
         .field("Upgrade", "websocket")
         .field("Connection", "Upgrade")
         .field("Sec-WebSocket-Accept", accept);
-    connection.respond(head, response).await.ok()?;
+    // Not sent alone: it leaves with the open packet.
+    let opening = connection.encode(head, response);
     connection.trim();
     let busy = connection.shard().busy();
     // Begun here, so that the task holds the driver alone and not what it was made of.
-    let driving = websocket::drive(connection, mount, start);
+    let driving = websocket::drive(connection, mount, start, opening);
     glommio::spawn_local(async move {
         driving.await;
         drop(busy);
     })
     .detach();
-    None
 }
 
 fn class(status: u16) -> &'static str {

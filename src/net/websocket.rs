@@ -39,15 +39,17 @@ pub enum Start {
     Probe(Key),
 }
 
-/// Serves a WebSocket until it ends. The opening handshake is checked and answered with 101 already;
-/// whatever the client sent behind it is in the connection's buffer. The session begins at once; the
-/// future, which does the rest, is for a task of its own. It is small: what is rare is boxed.
+/// Serves a WebSocket until it ends. The opening handshake is checked; `answer`, its 101, is sent before
+/// anything else, in one send with the open packet. Whatever the client sent behind its request is in the
+/// connection's buffer. The session begins at once; the future, which does the rest, is for a task of its
+/// own. It is small: what is rare is boxed.
 pub fn drive(
     connection: Connection,
     mount: Rc<Mount>,
     start: Start,
+    answer: Vec<u8>,
 ) -> impl Future<Output = ()> + use<> {
-    let driver = begin(connection, mount, start);
+    let driver = begin(connection, mount, start, answer);
     async move {
         let mut driver = match driver {
             Ok(driver) => driver,
@@ -73,6 +75,7 @@ fn begin(
     connection: Connection,
     mount: Rc<Mount>,
     start: Start,
+    mut answer: Vec<u8>,
 ) -> Result<Driver, LocalBoxFuture<'static, ()>> {
     let shard = Rc::clone(connection.shard());
     let key = match start {
@@ -80,13 +83,13 @@ fn begin(
         Start::Probe(key) => {
             if mount.engine.begin_probe(key).is_err() {
                 shard.metrics().upgrades.increment("refused");
-                let bytes = frame::close(None).to_vec();
-                return Err(Box::pin(farewell(connection, bytes)));
+                answer.extend_from_slice(&frame::close(None));
+                return Err(Box::pin(farewell(connection, answer)));
             }
             key
         }
     };
-    let port = Port::new(key, connection);
+    let port = Port::new(key, connection, &answer);
     mount.ports.insert(Rc::clone(&port));
     Ok(Driver {
         reader: None,
@@ -100,7 +103,7 @@ fn begin(
 /// Bytes of the future of one connection.
 #[cfg(test)]
 pub(super) fn future_bytes() -> usize {
-    fn bytes<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+    fn bytes<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
     bytes(drive)

@@ -98,11 +98,12 @@ fn shard(options: engine::Options) -> (Rc<Shard>, Rc<Mount>, Rc<Echo>) {
 
 /// Serves the other end of a client's connection; says how its session ended.
 fn serve(client: impl FnOnce(TcpStream) + Send + 'static) -> Vec<CloseReason> {
-    serve_with(engine::Options::default(), client)
+    serve_with(engine::Options::default(), &[], client)
 }
 
 fn serve_with(
     options: engine::Options,
+    answer: &'static [u8],
     client: impl FnOnce(TcpStream) + Send + 'static,
 ) -> Vec<CloseReason> {
     let (ours, theirs) = pair();
@@ -127,7 +128,8 @@ fn serve_with(
             let stream = unsafe { glommio::net::TcpStream::from_raw_fd(theirs.into_raw_fd()) };
             let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
             let connection = Connection::new(Rc::clone(&shard), stream, peer, BytesMut::new());
-            drive(connection, mount, Start::Open(Box::new(handshake()))).await;
+            let start = Start::Open(Box::new(handshake()));
+            drive(connection, mount, start, answer.to_vec()).await;
             flush.cancel().await;
             tick.cancel().await;
             echo.closed.take()
@@ -175,6 +177,20 @@ fn check(frames: &[Vec<u8>], expected: &[u8], reason: CloseReason) {
         assert_eq!(answers(stream, &frames), expected);
     });
     assert_eq!(closed, [reason]);
+}
+
+#[test]
+fn the_answer_to_the_handshake_and_the_open_packet_come_in_one_piece() {
+    const ANSWER: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    // Of two sends one read might get both; twenty times it does not.
+    for _ in 0..20 {
+        serve_with(engine::Options::default(), ANSWER, |mut stream| {
+            let mut piece = [0; 1024];
+            let length = stream.read(&mut piece).expect("an answer");
+            let packet = piece[..length].strip_prefix(ANSWER).expect("it is first");
+            assert!(packet.ends_with(b"}"), "the open packet is whole");
+        });
+    }
 }
 
 #[test]
@@ -309,7 +325,7 @@ fn what_the_kernel_does_not_take_at_once_still_arrives_whole() {
         outbox_bytes_max: 1 << 23,
         ..engine::Options::default()
     };
-    let closed = serve_with(options, |stream| {
+    let closed = serve_with(options, &[], |stream| {
         let mut socket = messages(stream);
         for _ in 0..2 {
             socket.send(Message::text("4flood")).expect("sent");
@@ -363,7 +379,7 @@ fn pings_and_closes_without_a_pong() {
         ping_timeout: Duration::from_millis(60),
         ..engine::Options::default()
     };
-    let closed = serve_with(options, |stream| {
+    let closed = serve_with(options, &[], |stream| {
         let mut socket = messages(stream);
         assert_eq!(socket.read().expect("a ping"), Message::text("2"));
         socket.send(Message::text("3")).expect("sent");
