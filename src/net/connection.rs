@@ -196,7 +196,8 @@ impl Connection {
     }
 
     /// Gives `take` the bytes that were not used yet, or else what comes next: none at the end of the
-    /// stream. It says how many of them it has used; the rest is kept.
+    /// stream. It says how many of them it has used; the rest is kept. Whether they make the shard active
+    /// is for the caller to say.
     pub(super) fn poll_take<R>(
         &mut self,
         cx: &mut Context<'_>,
@@ -207,7 +208,6 @@ impl Connection {
             let mut scratch = shard.scratch.borrow_mut();
             let stream = Pin::new(&mut self.stream);
             let count = std::task::ready!(stream.poll_read(cx, &mut scratch))?;
-            shard.mark_active();
             let (result, used) = take(&mut scratch[..count]);
             self.buffer.extend_from_slice(&scratch[used..count]);
             return Poll::Ready(Ok(result));

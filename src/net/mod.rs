@@ -158,8 +158,10 @@ pub struct Shard {
     /// Reads go through here, so that an idle connection has no buffer of its own.
     scratch: RefCell<Box<[u8]>>,
     turns: turns::Turns,
-    /// Whether anything was read or written since the last tick.
+    /// Whether anything was read or written since the last tick, but for heartbeats: they are in no hurry.
     active: Cell<bool>,
+    /// Whether the last tick had pings to send: what is sent until the next one does not count.
+    pings: Cell<bool>,
     open: Cell<usize>,
     /// Requests being answered, and WebSockets.
     busy: Cell<usize>,
@@ -211,6 +213,7 @@ impl Shard {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             turns: turns::Turns::default(),
             active: Cell::new(false),
+            pings: Cell::new(false),
             open: Cell::new(0),
             busy: Cell::new(0),
             process: OnceCell::new(),
@@ -357,7 +360,9 @@ impl Shard {
 
     /// Notes that `sends` took so many frames.
     fn count_sends(&self, sends: usize, frames: usize) {
-        self.mark_active();
+        if !self.pings.get() {
+            self.mark_active();
+        }
         self.metrics.flushes.increment(sends as u64);
         self.metrics.flushed_frames.increment(frames as u64);
     }

@@ -186,7 +186,10 @@ pub async fn run(
         let above = tick(now);
         shard.deadlines.fire(now);
         let is_crowded = shard.turns.give();
+        shard.pings.set(false);
         let engines = shard.site.mounts.iter().map(|mount| {
+            let is_due = mount.engine.next_deadline().is_some_and(|at| at <= now);
+            shard.pings.set(shard.pings.get() || is_due);
             mount.engine.tick();
             mount.engine.next_deadline()
         });

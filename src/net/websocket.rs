@@ -276,6 +276,9 @@ impl Driver {
                 Err(_) => return Some(End::closing(CloseReason::ParseError, None)),
             },
         };
+        if !matches!(packet, Packet::Pong { .. }) {
+            self.shard.mark_active();
+        }
         let engine = &self.mount.engine;
         match engine.receive(self.key, Transport::WebSocket, packet) {
             // The next turn sees what became of the session.

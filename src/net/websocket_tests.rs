@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::protocol::{Role, WebSocket};
@@ -394,4 +396,54 @@ fn an_idle_connection_s_future_is_small() {
     // Ten thousand are idle at once. The rest of a connection's memory is its reader's buffer.
     let size = super::websocket::future_bytes();
     assert!(size <= 1200, "{size} bytes");
+}
+
+#[test]
+fn heartbeats_do_not_make_a_shard_tick_faster() {
+    const UPGRADE: &[u8] = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: a\r\n\
+        Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let options = engine::Options {
+        ping_interval: Duration::from_millis(300),
+        ..engine::Options::default()
+    };
+    let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+    let address = rustix::net::getsockname(&listener).expect("it is bound");
+    let address = SocketAddr::try_from(address).expect("one of IPv4");
+    let (process, ticks) = (Process::new(), Arc::new(AtomicUsize::new(0)));
+    let (draining, count) = (Arc::clone(&process), Arc::clone(&ticks));
+    let server = LocalExecutorBuilder::new(Placement::Unbound)
+        .io_memory(0)
+        .spawn(move || async move {
+            let (shard, ..) = shard(options);
+            let tick = move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+                None
+            };
+            run(shard, listener, process, Box::new(tick)).await;
+        })
+        .expect("this machine runs io_uring");
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.write_all(UPGRADE).expect("sent");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("an answer");
+        head.extend(byte);
+    }
+    let mut socket = messages(stream);
+    let mut before = 0;
+    for beat in 0..6 {
+        assert_eq!(socket.read().expect("a ping"), Message::text("2"));
+        socket.send(Message::text("3")).expect("sent");
+        if beat == 0 {
+            before = ticks.load(Ordering::Relaxed);
+        }
+    }
+    // A second and a half, so some fifteen, and one for each ping; ten more after each if it counts.
+    let made = ticks.load(Ordering::Relaxed) - before;
+    assert!(made < 40, "{made} ticks");
+    drop(socket);
+    draining.draining.store(true, Ordering::Release);
+    server.join().expect("the shard ends well");
 }
