@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use glommio::net::TcpStream;
+use rustix::net::{RecvFlags, recv};
 
 use super::addresses::Refused;
 use super::{Client, Origin, Shard};
@@ -193,6 +194,16 @@ impl Connection {
         shard.mark_active();
         self.buffer.extend_from_slice(&scratch[..count]);
         Poll::Ready(Ok(count))
+    }
+
+    /// Takes what has come already: with a new connection that is mostly its first request, which then need
+    /// not be waited for. What goes wrong here, the next read says too.
+    pub(super) fn take_arrived(&mut self) {
+        let shard = &self.open.0;
+        let mut scratch = shard.scratch.borrow_mut();
+        if let Ok((count, _)) = recv(self.fd(), &mut **scratch, RecvFlags::DONTWAIT) {
+            self.buffer.extend_from_slice(&scratch[..count]);
+        }
     }
 
     /// Gives `take` the bytes that were not used yet, or else what comes next: none at the end of the

@@ -311,7 +311,8 @@ fn welcome(shard: &Rc<Shard>, stream: TcpStream, mut origin: Origin, entrance: E
     if entrance == Entrance::Public && !proxied::count(shard, &mut origin) {
         return;
     }
-    let connection = Connection::new(Rc::clone(shard), stream, origin, BytesMut::new());
+    let mut connection = Connection::new(Rc::clone(shard), stream, origin, BytesMut::new());
+    connection.take_arrived();
     match entrance {
         Entrance::Public => glommio::spawn_local(http::serve(connection)).detach(),
         Entrance::Proxied => glommio::spawn_local(proxied::serve(connection)).detach(),

@@ -123,13 +123,7 @@ fn serve_with(
                     clock.deadlines().fire(clock.env().now());
                 }
             });
-            #[expect(
-                unsafe_code,
-                reason = "glommio's stream is made from nothing else; the descriptor is given away"
-            )]
-            let stream = unsafe { glommio::net::TcpStream::from_raw_fd(theirs.into_raw_fd()) };
-            let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-            let connection = Connection::new(Rc::clone(&shard), stream, peer, BytesMut::new());
+            let connection = connection(&shard, theirs);
             let start = Start::Open(Box::new(handshake()));
             drive(connection, mount, start, answer.to_vec()).await;
             flush.cancel().await;
@@ -140,6 +134,42 @@ fn serve_with(
     let closed = server.join().expect("the shard ends well");
     client.join().expect("the client is content");
     closed
+}
+
+#[test]
+fn what_came_before_its_connection_is_taken_without_a_wait() {
+    let (mut ours, theirs) = pair();
+    let server = LocalExecutorBuilder::new(Placement::Unbound).io_memory(0);
+    let server = server.spawn(move || async move {
+        let (shard, ..) = shard(engine::Options::default());
+        let mut connection = connection(&shard, theirs);
+        connection.take_arrived();
+        assert_eq!(
+            &**connection.buffer(),
+            b"",
+            "nothing has come, and nothing waits"
+        );
+        ours.write_all(b"first").expect("sent");
+        connection.take_arrived();
+        assert_eq!(&**connection.buffer(), b"first");
+        ours.write_all(b", second").expect("sent");
+        let soon = shard.env().now() + Duration::from_secs(5);
+        connection.fill(soon).await.expect("more comes");
+        assert_eq!(&**connection.buffer(), b"first, second");
+    });
+    let server = server.expect("this machine runs io_uring");
+    server.join().expect("it is as it should be");
+}
+
+/// The server's end of a connection.
+fn connection(shard: &Rc<Shard>, stream: TcpStream) -> Connection {
+    #[expect(
+        unsafe_code,
+        reason = "glommio's stream is made from nothing else; the descriptor is given away"
+    )]
+    let stream = unsafe { glommio::net::TcpStream::from_raw_fd(stream.into_raw_fd()) };
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    Connection::new(Rc::clone(shard), stream, peer, BytesMut::new())
 }
 
 /// A client that reads and writes messages. The open packet is read already.
