@@ -173,11 +173,12 @@ fn receive(shared: &Arc<Shared>, target: Target) -> Outcome {
 
 /// Takes what waits for the one client, and says how many packets it is.
 fn take(engine: &Engine, key: Key) -> usize {
-    let mut frames = Vec::new();
-    engine.transmit(key, 1_024, &mut frames);
-    let bytes = frames.iter().map(bytes::Bytes::len).sum();
+    let (packets, bytes) = engine.transmit(key, |waiting| {
+        let bytes = waiting.frames().map(<[u8]>::len).sum();
+        (waiting.len(), bytes)
+    });
     engine.transmitted(key, bytes);
-    frames.len()
+    packets
 }
 
 fn handshake() -> Handshake {

@@ -237,9 +237,13 @@ impl World {
         let mut texts = Vec::new();
         loop {
             self.run();
-            let mut frames = Vec::new();
-            let sent = self.engine.transmit(key, 1_000, &mut frames);
-            assert_eq!(sent, 0, "everything sent is taken whole");
+            let frames: Vec<_> = self.engine.transmit(key, |waiting| {
+                assert_eq!(waiting.sent(), 0, "everything sent is taken whole");
+                waiting
+                    .packets()
+                    .map(|packet| packet.frame().clone())
+                    .collect()
+            });
             if frames.is_empty() {
                 return texts;
             }

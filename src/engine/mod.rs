@@ -5,6 +5,7 @@
 //! back into the engine. Sessions that got something to send are marked dirty; the transport layer
 //! flushes them all at once ([`Engine::poll_dirty`], [`Engine::take_dirty`]).
 
+mod outbox;
 mod session;
 mod sid;
 mod table;
@@ -21,12 +22,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::wire::Content;
 use crate::wire::engine_io::{Encoded, Packet};
+pub use outbox::Waiting;
 use session::{Session, Step};
 pub use sid::Sid;
 use table::Table;
@@ -305,9 +305,32 @@ impl Engine {
     /// Queues packets. For a session that is closing or gone they are dropped; over
     /// [`Options::outbox_bytes_max`] the session closes with [`CloseReason::SlowConsumer`].
     pub fn send(&self, key: Key, packets: &[Encoded]) {
+        self.send_all(&[key], packets);
+    }
+
+    /// Does what [`Engine::send`] does for each of these sessions, which share the packets.
+    pub fn send_all(&self, keys: &[Key], packets: &[Encoded]) {
         let bytes_max = self.options().outbox_bytes_max;
-        // A fan-out comes by here for each member: no look at the clock.
-        if let Some(Err(reason)) = self.change(key, |session| session.send(packets, bytes_max)) {
+        let packets: Vec<_> = packets.iter().cloned().map(Rc::new).collect();
+        let mut slow = Vec::new();
+        let mut table = self.inner.table.borrow_mut();
+        for key in keys {
+            let sent = table.output(*key, |session| session.send(&packets, bytes_max));
+            if let Some((Err(reason), _)) = sent {
+                slow.push((*key, reason));
+            }
+        }
+        let dirty = table.has_dirty();
+        drop(table);
+        if dirty {
+            self.wake_flush();
+        }
+        if !self.inner.watches.is_empty() {
+            for key in keys {
+                self.inner.watches.fire(*key);
+            }
+        }
+        for (key, reason) in slow {
             self.close(key, reason);
         }
     }
@@ -493,16 +516,21 @@ impl Engine {
         self.look(key, Session::is_probing).unwrap_or(false)
     }
 
-    /// The frames that wait for the session's WebSocket, at most `limit`, cloned into `frames`; the
-    /// first without what was sent of it already. Returns how many bytes of the first were.
-    pub fn transmit(&self, key: Key, limit: usize, frames: &mut Vec<Bytes>) -> usize {
-        self.look(key, |session| session.transmit(limit, frames))
-            .unwrap_or(0)
+    /// Shows `look` what waits for the session's WebSocket: nothing, while it polls or when it is gone.
+    /// `look` must not call the engine.
+    pub fn transmit<R>(&self, key: Key, look: impl FnOnce(Waiting<'_>) -> R) -> R {
+        let table = self.inner.table.borrow();
+        look(table.get(key).map(Session::waiting).unwrap_or_default())
     }
 
     /// `bytes` of the waiting frames were sent.
     pub fn transmitted(&self, key: Key, bytes: usize) {
-        self.step(key, |session, _| session.transmitted(bytes));
+        let mut table = self.inner.table.borrow_mut();
+        let done = table.output(key, |session| session.transmitted(bytes));
+        drop(table);
+        if let Some(((), true)) = done {
+            self.inner.watches.fire(key);
+        }
     }
 
     /// The WebSocket lets go of the session. An upgrade that was not done is abandoned, and polling

@@ -5,11 +5,10 @@
 //! outbox, and an upgrade is a state of the session, not of whoever carries its bytes. Nothing here
 //! waits or reads a clock.
 
-use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
+use super::outbox::{Outbox, Waiting};
 use super::{CloseReason, Flow, Options, Outcome, Payload, Refusal, Sid, Transport};
 use crate::planted::{self, Defect};
 use crate::wire::Content;
@@ -17,9 +16,6 @@ use crate::wire::engine_io::{Encoded, Packet};
 
 /// How long a close packet waits for the GET that fetches it.
 const LINGER: Duration = Duration::from_secs(30);
-
-/// What a queued packet counts beside its bytes.
-const PACKET_OVERHEAD: usize = 64;
 
 /// Where a session is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,10 +83,7 @@ pub(super) struct Session {
     heartbeat: Instant,
     /// Of the upgrade, or of the close packet: never both.
     deadline: Option<Instant>,
-    outbox: VecDeque<Encoded>,
-    outbox_bytes: usize,
-    /// How much of the first packet's frame was sent.
-    sent: usize,
+    outbox: Outbox,
     news: News,
 }
 
@@ -120,12 +113,10 @@ impl Session {
             awaiting_pong: false,
             heartbeat: now + options.ping_interval,
             deadline: None,
-            outbox: VecDeque::new(),
-            outbox_bytes: 0,
-            sent: 0,
+            outbox: Outbox::default(),
             news: News::default(),
         };
-        session.push(open_packet(sid, transport, options));
+        session.push(Rc::new(open_packet(sid, transport, options)));
         session
     }
 
@@ -180,7 +171,7 @@ impl Session {
     }
 
     pub(super) fn outbox_bytes(&self) -> usize {
-        self.outbox_bytes
+        self.outbox.bytes()
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -198,31 +189,23 @@ impl Session {
 
     // Output.
 
-    fn push(&mut self, packet: Encoded) {
-        self.outbox_bytes += packet.frame().len() + PACKET_OVERHEAD;
-        self.outbox.push_back(packet);
+    fn push(&mut self, packet: Rc<Encoded>) {
+        self.outbox.push(packet);
         self.news.transport = true;
-    }
-
-    /// Empties the outbox, and gives its memory back: most sessions are idle most of the time.
-    fn clear_outbox(&mut self) {
-        self.outbox = VecDeque::new();
-        self.outbox_bytes = 0;
-        self.sent = 0;
     }
 
     /// Queues packets; `Err` when the client does not keep up.
     pub(super) fn send(
         &mut self,
-        packets: &[Encoded],
+        packets: &[Rc<Encoded>],
         bytes_max: usize,
     ) -> Result<(), CloseReason> {
         if !self.is_open() {
             return Ok(());
         }
         for packet in packets {
-            self.push(packet.clone());
-            if self.outbox_bytes > bytes_max && !planted::has(Defect::UnboundedOutbox) {
+            self.push(Rc::clone(packet));
+            if self.outbox.bytes() > bytes_max && !planted::has(Defect::UnboundedOutbox) {
                 return Err(CloseReason::SlowConsumer);
             }
         }
@@ -230,33 +213,17 @@ impl Session {
     }
 
     /// See [`super::Engine::transmit`].
-    pub(super) fn transmit(&self, limit: usize, frames: &mut Vec<Bytes>) -> usize {
-        if self.transport != Transport::WebSocket {
-            return 0;
+    pub(super) fn waiting(&self) -> Waiting<'_> {
+        match self.transport {
+            Transport::WebSocket => self.outbox.waiting(),
+            Transport::Polling => Waiting::default(),
         }
-        let waiting = self.outbox.iter().take(limit);
-        let first = frames.len();
-        frames.extend(waiting.map(|packet| packet.frame().clone()));
-        if let Some(frame) = frames.get_mut(first) {
-            bytes::Buf::advance(frame, self.sent);
-        }
-        self.sent
     }
 
-    /// `bytes` of what [`Session::transmit`] gave were sent.
+    /// `bytes` of what waits for the WebSocket were sent.
     pub(super) fn transmitted(&mut self, bytes: usize) {
         self.news.progress |= bytes > 0;
-        self.sent += bytes;
-        while let Some(first) = self.outbox.front().map(|packet| packet.frame().len()) {
-            if self.sent < first {
-                return;
-            }
-            self.sent -= first;
-            self.outbox_bytes -= first + PACKET_OVERHEAD;
-            self.outbox.pop_front();
-        }
-        debug_assert_eq!(self.sent, 0, "no more was sent than was waiting");
-        self.clear_outbox();
+        self.outbox.transmitted(bytes);
     }
 
     // Polling.
@@ -336,13 +303,13 @@ impl Session {
     }
 
     fn drain_payload(&mut self) -> Payload {
-        let mut body = Vec::with_capacity(self.outbox_bytes);
-        for packet in &self.outbox {
+        let mut body = Vec::with_capacity(self.outbox.bytes());
+        for packet in self.outbox.packets() {
             packet.append_to_payload(&mut body);
         }
-        let compress = self.outbox.iter().all(Encoded::compress);
+        let compress = self.outbox.packets().all(|packet| packet.compress());
         if !planted::has(Defect::PayloadTwice) {
-            self.clear_outbox();
+            self.outbox.clear();
         }
         self.news.progress = true;
         Payload { body, compress }
@@ -401,7 +368,7 @@ impl Session {
                 self.forget_probe();
                 self.transport = Transport::WebSocket;
                 if planted::has(Defect::UpgradeLosesOutput) {
-                    self.clear_outbox();
+                    self.outbox.clear();
                 }
                 self.news.transport = true;
                 if self.awaiting_pong {
@@ -502,7 +469,7 @@ impl Session {
             self.deadline = None;
             if self.is_closing() {
                 self.phase = Phase::Closed { answer: '1' };
-                self.clear_outbox();
+                self.outbox.clear();
                 // Whoever waits for the output to leave, or carries it, waits for nothing now.
                 self.news.transport = true;
             }
@@ -514,7 +481,7 @@ impl Session {
         if self.awaiting_pong {
             return Some(CloseReason::PingTimeout);
         }
-        self.push(bare('2'));
+        self.push(Rc::new(bare('2')));
         self.awaiting_pong = true;
         // The deadline follows the schedule, not the moment our timer fired; but a client must not
         // pay for a shard that stood still.
@@ -555,7 +522,7 @@ impl Session {
         } else {
             self.phase = Phase::Closed { answer };
             self.deadline = None;
-            self.clear_outbox();
+            self.outbox.clear();
         }
         first
     }

@@ -140,25 +140,43 @@ impl Table {
         let Some(session) = self.get_mut(key) else {
             return false;
         };
-        let news = session.take_news();
         let (sid, known) = (*session.sid(), session.is_known());
-        let (attached, finished) = (session.is_attached(), session.is_finished());
-        let outbox_bytes = session.outbox_bytes();
-        let place = self.place(key).expect("the session was just stepped");
-        let before = std::mem::replace(&mut place.outbox_bytes, outbox_bytes);
-        self.outbox_bytes = self.outbox_bytes - before + outbox_bytes;
+        let finished = session.is_finished();
+        let ((), news) = self
+            .output(key, |_| ())
+            .expect("the session was just stepped");
         if !known && self.sids.get(&sid) == Some(&key) {
             self.sids.remove(&sid);
         }
         if finished {
             self.remove(key);
         } else {
-            if news.transport && attached {
-                self.mark_dirty(key);
-            }
             self.register(key);
         }
-        news.transport || news.progress
+        news
+    }
+
+    /// Changes what waits for a session, and nothing else: neither its deadlines nor whether it ends.
+    /// Returns also whether something happened that others may wait for.
+    pub(super) fn output<R>(
+        &mut self,
+        key: Key,
+        change: impl FnOnce(&mut Session) -> R,
+    ) -> Option<(R, bool)> {
+        let place = self.places.get_mut(key.index as usize)?;
+        if place.generation != key.generation {
+            return None;
+        }
+        let session = place.session.as_mut()?;
+        let result = change(session);
+        let news = session.take_news();
+        let before = std::mem::replace(&mut place.outbox_bytes, session.outbox_bytes());
+        self.outbox_bytes = self.outbox_bytes - before + place.outbox_bytes;
+        let is_flushed = news.transport && session.is_attached();
+        if is_flushed && !std::mem::replace(&mut place.dirty, true) {
+            self.dirty.push(key);
+        }
+        Some((result, news.transport || news.progress))
     }
 
     fn remove(&mut self, key: Key) {
@@ -175,13 +193,6 @@ impl Table {
     }
 
     // Who has something to send.
-
-    fn mark_dirty(&mut self, key: Key) {
-        let place = self.place(key).expect("the session was just stepped");
-        if !std::mem::replace(&mut place.dirty, true) {
-            self.dirty.push(key);
-        }
-    }
 
     pub(super) fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()

@@ -133,14 +133,19 @@ impl World {
         Some(String::from_utf8(payload.body).expect("a payload is UTF-8"))
     }
 
-    /// All frames that wait for the WebSocket, without their two-byte heads.
+    /// What is left of the frames that wait for the WebSocket.
+    fn waiting(&self, key: Key) -> Vec<Vec<u8>> {
+        let look = |waiting: Waiting<'_>| waiting.frames().map(<[u8]>::to_vec).collect();
+        self.engine.transmit(key, look)
+    }
+
+    /// Takes all frames that wait for the WebSocket. Returns them without their two-byte heads.
     fn frames(&self, key: Key) -> Vec<String> {
-        let mut frames = Vec::new();
-        self.engine.transmit(key, usize::MAX, &mut frames);
-        let bytes = frames.iter().map(Bytes::len).sum();
+        let frames = self.waiting(key);
+        let bytes = frames.iter().map(Vec::len).sum();
         self.engine.transmitted(key, bytes);
-        let text = |frame: Bytes| String::from_utf8_lossy(&frame[2..]).into_owned();
-        frames.into_iter().map(text).collect()
+        let text = |frame: &Vec<u8>| String::from_utf8_lossy(&frame[2..]).into_owned();
+        frames.iter().map(text).collect()
     }
 
     /// One packet of the client.
@@ -701,16 +706,16 @@ fn a_partial_send_goes_on_where_it_stopped() {
     let (world, key) = World::opened(Transport::WebSocket);
     world.send(key, "hello");
     world.send(key, "you");
-    let mut frames = Vec::new();
-    assert_eq!(world.engine.transmit(key, 64, &mut frames), 0);
+    let sent = |waiting: Waiting<'_>| waiting.sent();
+    assert_eq!(world.engine.transmit(key, sent), 0);
     world.engine.transmitted(key, 5);
-    frames.clear();
-    assert_eq!(world.engine.transmit(key, 64, &mut frames), 5);
-    assert_eq!(frames, [&b"llo"[..], b"\x81\x044you"]);
-    world.engine.transmitted(key, 4);
-    frames.clear();
-    assert_eq!(world.engine.transmit(key, 1, &mut frames), 1);
-    assert_eq!(frames, [&b"\x044you"[..]]);
+    assert_eq!(world.engine.transmit(key, sent), 5);
+    assert_eq!(world.waiting(key), [&b"llo"[..], b"\x81\x044you"]);
+    world.engine.transmitted(key, 3);
+    assert_eq!(world.engine.transmit(key, sent), 0);
+    world.engine.transmitted(key, 1);
+    assert_eq!(world.waiting(key), [&b"\x044you"[..]]);
+    assert_eq!(world.engine.outbox_bytes(key), 6 + 64);
     world.engine.transmitted(key, 5);
     assert_eq!(world.engine.outbox_bytes(key), 0);
     assert!(world.engine.is_writable(key));
@@ -755,6 +760,41 @@ fn a_slow_consumer_is_closed_and_told_apart() {
     );
     assert_eq!(CloseReason::SlowConsumer.as_str(), "transport error");
     assert_eq!(world.engine.outbox_bytes(key), 0);
+}
+
+#[test]
+fn a_send_to_many_is_a_send_to_each() {
+    let world = World::with(Options {
+        outbox_bytes_max: 300,
+        ..Options::default()
+    });
+    let [slow, closed, last] = [(); 3].map(|()| world.open(Transport::WebSocket));
+    let polling = world.open(Transport::Polling);
+    world.poll(polling);
+    for key in [slow, closed, last] {
+        world.frames(key);
+    }
+    world.engine.detach(closed);
+    world.send(slow, &"x".repeat(200));
+    world.dirty();
+    world.handler.take();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut changed = pin!(world.engine.changed(polling));
+    assert!(changed.as_mut().poll(&mut cx).is_pending());
+
+    let packets = ["one", "two"].map(|body| Encoded::text('4', body));
+    let keys = [slow, closed, polling, last];
+    world.engine.send_all(&keys, &packets);
+    let told = world.handler.take();
+    assert_eq!(told, [Told::Close(CloseReason::SlowConsumer)]);
+    assert_eq!(world.engine.outbox_bytes(slow), 0);
+    assert!(changed.as_mut().poll(&mut cx).is_ready());
+    assert_eq!(world.dirty(), [slow, last]);
+    assert_eq!(world.engine.outbox_bytes(last), 2 * (6 + 64));
+    assert_eq!(world.poll(polling), "4one\u{1e}4two");
+    assert_eq!(world.frames(last), ["4one", "4two"]);
+    let bytes = world.engine.inner.table.borrow().outbox_bytes();
+    assert_eq!(bytes, 0, "nobody is owed anything");
 }
 
 #[test]

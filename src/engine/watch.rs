@@ -26,6 +26,11 @@ enum State {
 }
 
 impl Watches {
+    /// Whether nobody waits for anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.borrow().is_empty()
+    }
+
     /// Something happened to this session.
     pub(super) fn fire(&self, key: Key) {
         let mut waiting = self.waiting.borrow_mut();

@@ -373,14 +373,16 @@ impl Hub {
     /// Sends packets to sessions.
     pub(super) fn send(&self, keys: &[Key], packets: &[Encoded], flags: Flags) {
         let engine = self.engine();
-        let mut count = 0;
-        for key in keys {
-            if !flags.volatile || engine.is_writable(*key) {
-                engine.send(*key, packets);
-                count += 1;
-            }
-        }
-        self.metrics().deliveries.increment(count);
+        let writable: Vec<_>;
+        let keys = if flags.volatile {
+            let of_all = keys.iter().copied();
+            writable = of_all.filter(|key| engine.is_writable(*key)).collect();
+            &writable
+        } else {
+            keys
+        };
+        engine.send_all(keys, packets);
+        self.metrics().deliveries.increment(keys.len() as u64);
     }
 
     /// It became known that a room has a broadcast of this number.

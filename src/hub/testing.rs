@@ -337,13 +337,13 @@ impl Shard {
     pub(crate) fn received(&self, key: Key) -> Vec<String> {
         let mut all = Vec::new();
         loop {
-            let mut frames = Vec::new();
-            self.engine.transmit(key, 64, &mut frames);
-            if frames.is_empty() {
+            let bytes = self.engine.transmit(key, |waiting| {
+                all.extend(waiting.frames().map(read_frame));
+                waiting.frames().map(<[u8]>::len).sum()
+            });
+            if bytes == 0 {
                 return all;
             }
-            let bytes = frames.iter().map(bytes::Bytes::len).sum();
-            all.extend(frames.iter().map(|frame| read_frame(frame)));
             self.engine.transmitted(key, bytes);
         }
     }

@@ -1,29 +1,27 @@
 //! Sends what waits for a mount's WebSockets: all that is dirty, once.
 //!
 //! Whoever puts something into an outbox only marks the session dirty. When the shard has handled
-//! what was ready, one task sends for all of them, each with all its waiting frames in one vectored
-//! send that does not wait, hundreds of them in one submission of the shard's [`ring`](super::ring).
-//! What the kernel does not take is left to the connection's own driver.
+//! what was ready, one task sends for all of them, each with all its waiting frames in one send that does
+//! not wait, hundreds of them in one submission of the shard's [`ring`](super::ring). The frames are
+//! [`joined`](super::joined), once for all connections that the same ones wait for. What the kernel
+//! does not take is left to the connection's own driver.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::ops::Range;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use futures_lite::AsyncWrite;
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::SendFlags;
 
+use super::joined::{Joined, Plan};
 use super::ring::{self, Ring};
 use super::{Connection, Mount, Shard, turns};
-use crate::engine::{Engine, Key, Transport};
-
-/// Frames that one send takes at most.
-const FRAMES_MAX: usize = 64;
+use crate::engine::{Engine, Key, Transport, Waiting};
 
 /// Bytes of pongs, `3probe` and closes that wait to be sent to one connection.
 pub const CONTROL_BYTES_MAX: usize = 4 * 1024;
@@ -36,7 +34,7 @@ const SENDS_TOGETHER_MIN: usize = 3;
 pub struct Ports {
     places: RefCell<Vec<Option<Rc<Port>>>>,
     /// Frames on their way, kept for its memory.
-    scratch: RefCell<Vec<Bytes>>,
+    scratch: RefCell<Joined>,
 }
 
 impl Ports {
@@ -183,48 +181,40 @@ impl Port {
 
     /// Sends what waits, without waiting.
     pub(super) fn send(&self, shard: &Shard, mount: &Mount) -> io::Result<Sent> {
-        let mut frames = mount.ports.scratch.take();
-        let sent = self.send_all(shard, mount, &mut frames);
-        frames.clear();
-        mount.ports.scratch.replace(frames);
+        let mut joined = mount.ports.scratch.take();
+        let sent = self.send_all(shard, mount, &mut joined);
+        joined.clear();
+        mount.ports.scratch.replace(joined);
         sent
     }
 
-    /// Adds what is to be sent next to `frames`: the rest of a frame that was sent in part, the control
-    /// queue, then what waits in the outbox. `Err`: the session ended and took the rest of a frame with it.
-    fn plan(&self, engine: &Engine, frames: &mut Vec<Bytes>) -> io::Result<Plan> {
-        let first = frames.len();
-        let partly = engine.transmit(self.key, FRAMES_MAX, frames) > 0;
-        if self.inside_frame.get() && !partly {
+    /// Has `plan` say what is sent next, of what waits in the outbox and in the control queue. `Err`: the
+    /// session ended and took the rest of a frame with it.
+    fn plan(
+        &self,
+        engine: &Engine,
+        plan: impl FnOnce(Waiting<'_>, &[u8]) -> Plan,
+    ) -> io::Result<Plan> {
+        let control = self.control.borrow();
+        let plan = engine.transmit(self.key, |waiting| plan(waiting, &control));
+        if self.inside_frame.get() && plan.rest == 0 {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let control = self.control.borrow();
-        if !control.is_empty() {
-            let place = first + usize::from(partly);
-            frames.insert(place, Bytes::copy_from_slice(&control));
-        }
-        Ok(Plan {
-            partly,
-            control: control.len(),
-            total: frames[first..].iter().map(Bytes::len).sum(),
-        })
+        Ok(plan)
     }
 
-    fn send_all(&self, shard: &Shard, mount: &Mount, frames: &mut Vec<Bytes>) -> io::Result<Sent> {
+    fn send_all(&self, shard: &Shard, mount: &Mount, joined: &mut Joined) -> io::Result<Sent> {
         loop {
-            frames.clear();
-            let plan = self.plan(&mount.engine, frames)?;
+            joined.clear();
+            let plan = self.plan(&mount.engine, |waiting, control| {
+                joined.plan(waiting, control, usize::MAX)
+            })?;
             if plan.total == 0 {
                 return Ok(Sent::All);
             }
-            let mut slices = [IoSlice::new(&[]); FRAMES_MAX + 1];
-            for (slice, frame) in slices.iter_mut().zip(&*frames) {
-                *slice = IoSlice::new(frame);
-            }
-            let result = sendmsg(
+            let result = rustix::net::send(
                 self.connection.borrow().fd(),
-                &slices[..frames.len()],
-                &mut SendAncillaryBuffer::default(),
+                joined.bytes(plan),
                 SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
             );
             let count = match result {
@@ -233,18 +223,20 @@ impl Port {
                 Err(Errno::AGAIN) => return Ok(Sent::Part),
                 Err(error) => return Err(error.into()),
             };
-            shard.count_sends(1, frames.len());
-            self.sent(&mount.engine, frames, plan, count);
+            shard.count_sends(1, plan.frames);
+            self.sent(&mount.engine, plan, count);
             if count < plan.total {
                 return Ok(Sent::Part);
+            }
+            if plan.is_whole {
+                return Ok(Sent::All);
             }
         }
     }
 
-    /// Notes that `count` bytes of the planned frames were sent.
-    fn sent(&self, engine: &Engine, frames: &[Bytes], plan: Plan, count: usize) {
-        let before = if plan.partly { frames[0].len() } else { 0 };
-        let of_control = count.saturating_sub(before).min(plan.control);
+    /// Notes that `count` bytes of what was planned were sent.
+    fn sent(&self, engine: &Engine, plan: Plan, count: usize) {
+        let (of_control, of_frames) = plan.split(count);
         if plan.control > 0 {
             let mut control = self.control.borrow_mut();
             control.advance(of_control);
@@ -253,41 +245,23 @@ impl Port {
                 *control = BytesMut::new();
             }
         }
-        let of_frames = count - of_control;
-        // The whole plan left: no frame is cut, and none has to be looked at.
-        let mut left = if count == plan.total { 0 } else { of_frames };
-        let control = (plan.control > 0).then_some(usize::from(plan.partly));
-        let own = frames.iter().enumerate();
-        for (_, frame) in own.filter(|(number, _)| Some(*number) != control) {
-            match left.checked_sub(frame.len()) {
-                Some(rest) => left = rest,
-                None => break,
-            }
-        }
-        // A frame that had begun before and got nothing now is still cut.
-        self.inside_frame
-            .set(left > 0 || (plan.partly && of_frames < before));
         engine.transmitted(self.key, of_frames);
+        // A plan ends with a frame.
+        let is_cut = || engine.transmit(self.key, |waiting| waiting.sent() > 0);
+        self.inside_frame.set(count < plan.total && is_cut());
     }
 
     /// Notes what a submission made of its send, and sends what else waits.
-    fn took(
-        &self,
-        shard: &Shard,
-        mount: &Mount,
-        frames: &[Bytes],
-        plan: Plan,
-        result: Result<usize, Errno>,
-    ) {
+    fn took(&self, shard: &Shard, mount: &Mount, plan: Plan, result: Result<usize, Errno>) {
         let sent = match result {
             Ok(count) => {
-                self.sent(&mount.engine, frames, plan, count);
+                self.sent(&mount.engine, plan, count);
                 if count < plan.total {
                     Ok(Sent::Part)
-                } else if frames.len() >= FRAMES_MAX {
-                    self.send(shard, mount)
-                } else {
+                } else if plan.is_whole {
                     Ok(Sent::All)
+                } else {
+                    self.send(shard, mount)
                 }
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(Sent::Part),
@@ -311,16 +285,19 @@ impl Port {
                 self.blocked.set(false);
                 break;
             }
-            let mut frames = Vec::new();
-            let plan = self.plan(&mount.engine, &mut frames)?;
-            let Some(first) = frames.first() else {
+            // The runtime copies what it waits with: one frame.
+            let mut joined = Joined::default();
+            let plan = self.plan(&mount.engine, |waiting, control| {
+                joined.plan(waiting, control, 1)
+            })?;
+            if plan.total == 0 {
                 continue;
-            };
+            }
             let mut connection = self.connection.borrow_mut();
             let stream = Pin::new(connection.stream());
-            let count = std::task::ready!(stream.poll_write(cx, first))?;
+            let count = std::task::ready!(stream.poll_write(cx, joined.bytes(plan)))?;
             drop(connection);
-            self.sent(&mount.engine, &frames, plan, count);
+            self.sent(&mount.engine, plan, count);
         }
         Poll::Ready(Ok(()))
     }
@@ -353,91 +330,68 @@ impl Port {
     }
 }
 
-/// What one send is made of.
-#[derive(Debug, Clone, Copy)]
-struct Plan {
-    /// Its first frame is the rest of one that was sent in part.
-    partly: bool,
-    /// Bytes of the control queue in it, behind that one.
-    control: usize,
-    /// Bytes in all.
-    total: usize,
-}
-
 /// The sends of one submission. Its memory is kept from one to the next.
 #[derive(Default)]
 struct Batch {
-    sends: Vec<(Rc<Port>, Plan, Range<usize>)>,
-    frames: Vec<Bytes>,
+    sends: Vec<(Rc<Port>, Plan)>,
+    joined: Joined,
     results: Vec<Result<usize, Errno>>,
 }
 
 impl Batch {
     /// Adds what waits for a connection.
-    fn add(&mut self, shard: &Shard, engine: &Engine, port: &Rc<Port>) {
+    fn add(&mut self, shard: &Shard, engine: &Engine, port: Rc<Port>) {
         if !port.is_flushable() {
             return;
         }
-        let first = self.frames.len();
-        match port.plan(engine, &mut self.frames) {
+        let plan = port.plan(engine, |waiting, control| {
+            self.joined.plan_shared(waiting, control)
+        });
+        match plan {
             Ok(Plan { total: 0, .. }) => {}
-            Ok(plan) => {
-                let frames = first..self.frames.len();
-                self.sends.push((Rc::clone(port), plan, frames));
-            }
-            Err(error) => {
-                self.frames.truncate(first);
-                port.flushed(shard, &Err(error));
-            }
+            Ok(plan) => self.sends.push((port, plan)),
+            Err(error) => port.flushed(shard, &Err(error)),
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.sends.len() >= ring::SENDS_MAX || self.joined.is_full()
+    }
+
     /// Sends all that was added.
-    fn send(&mut self, shard: &Shard, mount: &Mount, ring: Option<&mut Ring>) {
-        let Self {
-            sends,
-            frames,
-            results,
-        } = self;
-        match ring {
-            Some(ring) if sends.len() >= SENDS_TOGETHER_MIN => {
-                submit(ring, sends, frames, results);
-                shard.count_sends(sends.len(), frames.len());
-                for ((port, plan, range), result) in sends.drain(..).zip(results.drain(..)) {
-                    let frames = &frames[range];
-                    port.took(shard, mount, frames, plan, result);
+    fn send(&mut self, shard: &Shard, mount: &Mount) {
+        let mut ring = shard.ring.borrow_mut();
+        match ring.as_mut() {
+            Some(ring) if self.sends.len() >= SENDS_TOGETHER_MIN => {
+                self.submit(ring);
+                let frames = self.sends.iter().map(|(_, plan)| plan.frames).sum();
+                shard.count_sends(self.sends.len(), frames);
+                for ((port, plan), result) in self.sends.drain(..).zip(self.results.drain(..)) {
+                    port.took(shard, mount, plan, result);
                 }
             }
             _ => {
-                for (port, ..) in sends.drain(..) {
+                for (port, _) in self.sends.drain(..) {
                     port.flush(shard, mount);
                 }
             }
         }
-        frames.clear();
+        self.joined.clear();
     }
-}
 
-/// Hands the sends to the kernel.
-fn submit(
-    ring: &mut Ring,
-    sends: &[(Rc<Port>, Plan, Range<usize>)],
-    frames: &[Bytes],
-    results: &mut Vec<Result<usize, Errno>>,
-) {
-    let slices: Vec<IoSlice<'_>> = frames.iter().map(|frame| IoSlice::new(frame)).collect();
-    let borrowed: Vec<_> = sends
-        .iter()
-        .map(|(port, ..)| port.connection.borrow())
-        .collect();
-    let list = sends.iter().zip(&borrowed);
-    let list: Vec<_> = list
-        .map(|((_, _, range), connection)| ring::Send {
-            socket: connection.fd(),
-            slices: &slices[range.clone()],
-        })
-        .collect();
-    ring.send(&list, results);
+    /// Hands the sends to the kernel.
+    fn submit(&mut self, ring: &mut Ring) {
+        let borrowed = self.sends.iter().map(|(port, _)| port.connection.borrow());
+        let borrowed: Vec<_> = borrowed.collect();
+        let list = self.sends.iter().zip(&borrowed);
+        let list: Vec<_> = list
+            .map(|((_, plan), connection)| ring::Send {
+                socket: connection.fd(),
+                bytes: self.joined.bytes(*plan),
+            })
+            .collect();
+        ring.send(&list, &mut self.results);
+    }
 }
 
 /// Flushes the dirty sessions of a mount, woken by the first of them. One task a mount; never ends.
@@ -453,10 +407,13 @@ pub async fn run(shard: Rc<Shard>, mount: Rc<Mount>) {
             }
             for key in keys {
                 if let Some(port) = mount.ports.get(*key) {
-                    batch.add(&shard, engine, &port);
+                    batch.add(&shard, engine, port);
+                }
+                if batch.is_full() {
+                    batch.send(&shard, &mount);
                 }
             }
-            batch.send(&shard, &mount, shard.ring.borrow_mut().as_mut());
+            batch.send(&shard, &mount);
             for key in keys {
                 // Output alone does not concern the driver, which waits for input.
                 let open =

@@ -16,6 +16,7 @@ pub mod flush;
 pub mod frames;
 pub mod handoff;
 pub mod http;
+mod joined;
 pub mod polling;
 mod proxied;
 pub mod ring;

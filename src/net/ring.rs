@@ -10,7 +10,7 @@
 //! buffers (ours 384 and 336); a health probe took 8.7 to 8.9 µs both ways. That is no clear win, and it would
 //! have to pay for a wake path of its own and for receives that are cancelled before a connection moves.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::{IoUring, opcode, types};
@@ -21,19 +21,18 @@ use rustix::net::SendFlags;
 pub const SENDS_MAX: usize = ENTRIES as usize;
 const ENTRIES: u32 = 256;
 
-/// One vectored send.
+/// One send.
 #[derive(Debug)]
 pub struct Send<'a> {
     /// The socket.
     pub socket: BorrowedFd<'a>,
-    /// What is sent, in this order.
-    pub slices: &'a [IoSlice<'a>],
+    /// What is sent: less than 4 GiB.
+    pub bytes: &'a [u8],
 }
 
 /// A ring that only sends.
 pub struct Ring {
     ring: IoUring,
-    heads: Vec<libc::msghdr>,
 }
 
 impl Ring {
@@ -45,10 +44,7 @@ impl Ring {
             .setup_defer_taskrun()
             .build(ENTRIES)
             .or_else(|_| IoUring::new(ENTRIES))?;
-        Ok(Self {
-            ring,
-            heads: Vec::with_capacity(SENDS_MAX),
-        })
+        Ok(Self { ring })
     }
 
     /// Sends all of these, none of which waits. `results` gets, in their order, how many bytes the kernel
@@ -58,19 +54,18 @@ impl Ring {
     /// With more than [`SENDS_MAX`] sends.
     pub fn send(&mut self, sends: &[Send<'_>], results: &mut Vec<Result<usize, Errno>>) {
         assert!(sends.len() <= SENDS_MAX, "one submission takes them all");
-        self.heads.clear();
-        self.heads
-            .extend(sends.iter().map(|send| head(send.slices)));
         results.clear();
         results.resize(sends.len(), Err(Errno::AGAIN));
         let flags = (SendFlags::DONTWAIT | SendFlags::NOSIGNAL).bits();
-        for (number, (send, head)) in sends.iter().zip(&self.heads).enumerate() {
+        let flags = flags.cast_signed();
+        for (number, send) in sends.iter().enumerate() {
             let socket = types::Fd(send.socket.as_raw_fd());
-            let entry = opcode::SendMsg::new(socket, head).flags(flags).build();
-            let entry = entry.user_data(number as u64);
+            let length = u32::try_from(send.bytes.len()).expect("a send is short");
+            let entry = opcode::Send::new(socket, send.bytes.as_ptr(), length);
+            let entry = entry.flags(flags).build().user_data(number as u64);
             #[expect(
                 unsafe_code,
-                reason = "socket, head and slices are borrowed until this function returns, which it does only when the completion of each has been taken"
+                reason = "socket and bytes are borrowed until this function returns, which it does only when the completion of each has been taken"
             )]
             let pushed = unsafe { self.ring.submission().push(&entry) };
             pushed.expect("the queue is empty at first and has a place for each");
@@ -92,19 +87,6 @@ impl Ring {
     }
 }
 
-/// What `sendmsg` is told: nothing but the slices.
-fn head(slices: &[IoSlice<'_>]) -> libc::msghdr {
-    #[expect(
-        unsafe_code,
-        reason = "a msghdr of zeros is valid: no name, no slices, no control data"
-    )]
-    let mut head: libc::msghdr = unsafe { std::mem::zeroed() };
-    // The kernel reads the slices only; IoSlice has the layout of an iovec.
-    head.msg_iov = slices.as_ptr().cast_mut().cast();
-    head.msg_iovlen = slices.len();
-    head
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
@@ -120,24 +102,20 @@ mod tests {
         let (closed, other) = UnixStream::pair().expect("a pair");
         drop(other);
         let big = vec![7; 4 << 20];
-        let (few, big) = (
-            [IoSlice::new(b"he"), IoSlice::new(b"llo")],
-            [IoSlice::new(&big)],
-        );
-        let send = |socket, slices| Send { socket, slices };
+        let send = |socket, bytes| Send { socket, bytes };
         let mut results = Vec::new();
         // More often than the queue is long, so that its ends meet.
         for _ in 0..3 {
             let sends: Vec<_> = (0..SENDS_MAX)
-                .map(|_| send(closed.as_fd(), &few[..]))
+                .map(|_| send(closed.as_fd(), b"hello"))
                 .collect();
             ring.send(&sends, &mut results);
             assert_eq!(results, vec![Err(Errno::PIPE); SENDS_MAX]);
         }
         let sends = [
-            send(full.as_fd(), &few[..]),
-            send(full.as_fd(), &big[..]),
-            send(full.as_fd(), &few[..]),
+            send(full.as_fd(), b"hello"),
+            send(full.as_fd(), &big),
+            send(full.as_fd(), b"hello"),
         ];
         ring.send(&sends, &mut results);
         assert_eq!((results[0], results[2]), (Ok(5), Err(Errno::AGAIN)));

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::protocol::{Role, WebSocket};
@@ -21,20 +21,30 @@ use crate::engine::{self, CloseReason, Flow, Handler, Key};
 use crate::wire::Content;
 use crate::wire::engine_io::Encoded;
 
-/// Sends every message back; `flood` is answered with 4 MB, `quit` with a close.
+/// Sends every message back; `flood` is answered with 4 MB, `quit` with a close, and `all` sends
+/// [`MESSAGES`] to everybody.
 struct Echo {
     engine: Engine,
+    everybody: RefCell<Vec<Key>>,
     closed: RefCell<Vec<CloseReason>>,
 }
 
 impl Handler for Echo {
-    fn on_open(&self, _key: Key, _handshake: Handshake) {}
+    fn on_open(&self, key: Key, _handshake: Handshake) {
+        self.everybody.borrow_mut().push(key);
+    }
 
     fn on_message(&self, key: Key, content: Content) -> Flow {
         match content {
             Content::Text(text) if &*text == "flood" => {
                 let packet = Encoded::text('4', &"x".repeat(100_000));
                 self.engine.send(key, &vec![packet; 40]);
+            }
+            Content::Text(text) if &*text == "all" => {
+                for number in 0..MESSAGES {
+                    let packet = [Encoded::text('4', &numbered(number))];
+                    self.engine.send_all(&self.everybody.borrow(), &packet);
+                }
             }
             Content::Text(text) if &*text == "quit" => {
                 self.engine.send(key, &[Encoded::text('4', "bye")]);
@@ -49,6 +59,13 @@ impl Handler for Echo {
     fn on_close(&self, _key: Key, reason: CloseReason) {
         self.closed.borrow_mut().push(reason);
     }
+}
+
+/// More than the kernel takes for somebody who does not read.
+const MESSAGES: usize = 5_000;
+
+fn numbered(number: usize) -> String {
+    format!("{number}{}", "x".repeat(number % 3_000))
 }
 
 /// A connection from this machine to itself.
@@ -77,6 +94,7 @@ fn shard(options: engine::Options) -> (Rc<Shard>, Rc<Mount>, Rc<Echo>) {
     let engine = Engine::new(Rc::clone(&env), options);
     let echo = Rc::new(Echo {
         engine: engine.clone(),
+        everybody: RefCell::default(),
         closed: RefCell::default(),
     });
     engine.set_handler(Rc::clone(&echo) as Rc<dyn Handler>);
@@ -108,8 +126,19 @@ fn serve_with(
     answer: &'static [u8],
     client: impl FnOnce(TcpStream) + Send + 'static,
 ) -> Vec<CloseReason> {
-    let (ours, theirs) = pair();
-    let client = std::thread::spawn(move || client(ours));
+    serve_all(options, answer, vec![client])
+}
+
+fn serve_all(
+    options: engine::Options,
+    answer: &'static [u8],
+    clients: Vec<impl FnOnce(TcpStream) + Send + 'static>,
+) -> Vec<CloseReason> {
+    let connected = clients.into_iter().map(|client| {
+        let (ours, theirs) = pair();
+        (std::thread::spawn(move || client(ours)), theirs)
+    });
+    let (clients, streams): (Vec<_>, Vec<_>) = connected.unzip();
     let server = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(0)
         .spawn(move || async move {
@@ -123,16 +152,22 @@ fn serve_with(
                     clock.deadlines().fire(clock.env().now());
                 }
             });
-            let connection = connection(&shard, theirs);
-            let start = Start::Open(Box::new(handshake()));
-            drive(connection, mount, start, answer.to_vec()).await;
+            let drivers = streams.into_iter().map(|theirs| {
+                let connection = connection(&shard, theirs);
+                let start = Start::Open(Box::new(handshake()));
+                let driver = drive(connection, Rc::clone(&mount), start, answer.to_vec());
+                glommio::spawn_local(driver)
+            });
+            futures_util::future::join_all(drivers).await;
             flush.cancel().await;
             tick.cancel().await;
             echo.closed.take()
         })
         .expect("this machine runs io_uring");
     let closed = server.join().expect("the shard ends well");
-    client.join().expect("the client is content");
+    for client in clients {
+        client.join().expect("the client is content");
+    }
     closed
 }
 
@@ -379,6 +414,45 @@ fn what_the_kernel_does_not_take_at_once_still_arrives_whole() {
         }
     });
     assert_eq!(closed, [CloseReason::TransportClose]);
+}
+
+#[test]
+fn everybody_hears_the_same_in_order_however_they_read_and_gets_pongs() {
+    let options = engine::Options {
+        outbox_bytes_max: 1 << 24,
+        ..engine::Options::default()
+    };
+    let all_there = Arc::new(Barrier::new(6));
+    let client = |number: u64| {
+        let all_there = Arc::clone(&all_there);
+        move |stream| {
+            let mut socket = messages(stream);
+            if all_there.wait().is_leader() {
+                socket.send(Message::text("4all")).expect("sent");
+            }
+            let (mut heard, mut pongs) = (0, 0);
+            let mut moments = [0, MESSAGES / 2].into_iter().peekable();
+            while heard < MESSAGES || pongs < 2 {
+                if moments.next_if_eq(&heard).is_some() {
+                    // Some have read nothing when the pings are answered, some are in the midst of it.
+                    std::thread::sleep(Duration::from_millis(20 * number));
+                    let ping = Message::Ping(Bytes::from_static(b"?"));
+                    socket.send(ping).expect("sent");
+                }
+                match socket.read().expect("a frame") {
+                    Message::Text(text) => {
+                        // A failure need not print it.
+                        assert!(text.as_str()[1..] == numbered(heard), "{heard}");
+                        heard += 1;
+                    }
+                    Message::Pong(_) => pongs += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    };
+    let closed = serve_all(options, b"", (0..6).map(client).collect());
+    assert_eq!(closed, [CloseReason::TransportClose; 6]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use project_yum::engine::{CloseReason, Engine, Key, Outcome, Sid, Transport};
 use project_yum::wire::engine_io::{Packet, Packets, decode, decode_payload};
 use project_yum::wire::{Content, Text};
@@ -297,22 +297,18 @@ impl Line {
 
     /// Writes what waits, as much as the connection takes.
     fn flush(&mut self, engine: &Engine, dice: &Dice, is_torn: bool) {
-        let mut frames: Vec<Bytes> = Vec::new();
-        engine.transmit(self.key, 64, &mut frames);
-        let all: usize = frames.iter().map(Bytes::len).sum();
-        let mut count = all.min(KERNEL_BYTES.saturating_sub(self.down.len()));
+        let waiting = engine.transmit(self.key, |waiting| {
+            waiting.frames().take(64).collect::<Vec<_>>().concat()
+        });
+        let room = KERNEL_BYTES.saturating_sub(self.down.len());
+        let mut count = waiting.len().min(room);
         if is_torn && count > 0 && dice.chance(300) {
             count = dice.between(1, count);
         }
         if count == 0 {
             return;
         }
-        let mut left = count;
-        for frame in frames {
-            let part = frame.len().min(left);
-            self.down.extend_from_slice(&frame[..part]);
-            left -= part;
-        }
+        self.down.extend_from_slice(&waiting[..count]);
         engine.transmitted(self.key, count);
     }
 

@@ -121,9 +121,8 @@ impl Client {
     }
 
     fn write(&mut self, limit: usize) {
-        let mut frames = Vec::new();
-        self.world.engine.transmit(self.key, 3, &mut frames);
-        let bytes: Vec<u8> = frames.concat().into_iter().take(limit).collect();
+        let bytes = self.world.waiting(self.key).concat().into_iter();
+        let bytes: Vec<u8> = bytes.take(limit).collect();
         self.world.engine.transmitted(self.key, bytes.len());
         self.wire.extend(bytes);
     }
