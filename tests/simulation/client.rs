@@ -79,6 +79,8 @@ struct Pending {
 pub(crate) struct Membership {
     /// The newest number that the client has, or has from the join on.
     pub(crate) last: Option<u64>,
+    /// The last number of the replay that began with the join.
+    replayed_to: Option<u64>,
     /// What it was last told about users.
     pub(crate) users: BTreeMap<String, bool>,
     /// Users who may have been there already: they had asked for the room.
@@ -242,7 +244,10 @@ impl Connection {
         let others = self.pending.iter();
         // Behind so many the server does not even read it.
         let is_read = others.len() < PARKED_MAX;
+        // An event waits for the replay of a join before it, also when that is answered already.
+        let is_replaying = |room: &Membership| room.last < room.replayed_to;
         let is_prompt = is_read
+            && !self.rooms.values().any(is_replaying)
             && others
                 .clone()
                 .all(|other| !matches!(other.asked, Asked::Join { .. }));
@@ -486,6 +491,7 @@ impl Client {
         }
         let mut membership = Membership {
             last,
+            replayed_to: seq.filter(|_| last_seq.is_some()),
             users,
             earlier: judge.users_of(room),
         };
