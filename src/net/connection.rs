@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -11,11 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use glommio::net::TcpStream;
-use rustix::net::{RecvFlags, recv};
 
 use super::addresses::Refused;
-use super::{Client, Origin, Shard};
+use super::{Client, Origin, Shard, Stream};
 use crate::wire::http::Framing;
 
 /// Bytes kept of what a client sends before its earlier requests are answered.
@@ -45,7 +43,7 @@ pub enum Closed {
 
 /// One TCP connection of this shard.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     buffer: BytesMut,
     origin: Origin,
     open: Open,
@@ -80,16 +78,16 @@ impl Drop for Open {
 }
 
 impl Connection {
-    /// A connection of `shard`, of which `buffer` was already read.
+    /// A connection of `shard` over this socket, of which `buffer` was already read.
     #[must_use]
     pub fn new(
         shard: Rc<Shard>,
-        stream: TcpStream,
+        socket: OwnedFd,
         origin: impl Into<Origin>,
         buffer: BytesMut,
     ) -> Self {
         Self {
-            stream,
+            stream: Stream::new(&shard.readiness, socket),
             buffer,
             origin: origin.into(),
             open: Open::new(shard),
@@ -172,17 +170,11 @@ impl Connection {
     /// The descriptor, for as long as this connection is borrowed.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        #[expect(
-            unsafe_code,
-            reason = "glommio's stream has no AsFd; it owns the descriptor until it is dropped, and the borrow of self ends before that"
-        )]
-        unsafe {
-            BorrowedFd::borrow_raw(self.stream.as_raw_fd())
-        }
+        self.stream.fd()
     }
 
     /// The stream, for reads and writes that this type does not know. The buffer's bytes come first.
-    pub fn stream(&mut self) -> &mut TcpStream {
+    pub fn stream(&mut self) -> &mut Stream {
         &mut self.stream
     }
 
@@ -190,7 +182,7 @@ impl Connection {
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let shard = &self.open.0;
         let mut scratch = shard.scratch.borrow_mut();
-        let count = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch))?;
+        let count = std::task::ready!(self.stream.poll_read(cx, &mut scratch))?;
         shard.mark_active();
         self.buffer.extend_from_slice(&scratch[..count]);
         Poll::Ready(Ok(count))
@@ -201,7 +193,7 @@ impl Connection {
     pub(super) fn take_arrived(&mut self) {
         let shard = &self.open.0;
         let mut scratch = shard.scratch.borrow_mut();
-        if let Ok((count, _)) = recv(self.fd(), &mut **scratch, RecvFlags::DONTWAIT) {
+        if let Ok(count) = self.stream.try_read(&mut scratch) {
             self.buffer.extend_from_slice(&scratch[..count]);
         }
     }
@@ -217,8 +209,7 @@ impl Connection {
         if self.buffer.is_empty() {
             let shard = &self.open.0;
             let mut scratch = shard.scratch.borrow_mut();
-            let stream = Pin::new(&mut self.stream);
-            let count = std::task::ready!(stream.poll_read(cx, &mut scratch))?;
+            let count = std::task::ready!(self.stream.poll_read(cx, &mut scratch))?;
             let (result, used) = take(&mut scratch[..count]);
             self.buffer.extend_from_slice(&scratch[used..count]);
             return Poll::Ready(Ok(result));
@@ -276,7 +267,7 @@ impl Connection {
     /// and throws away for at most [`LINGER`]. Closing with unread bytes would send a reset, which
     /// destroys what the peer has not read yet.
     pub async fn linger(mut self) {
-        if self.stream.shutdown(Shutdown::Write).await.is_err() {
+        if self.stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
         let deadline = Instant::now() + LINGER;
@@ -304,8 +295,7 @@ impl AsyncRead for Connection {
             let this = &mut *self;
             let shard = &this.open.0;
             let mut scratch = shard.scratch.borrow_mut();
-            let stream = Pin::new(&mut this.stream);
-            let count = std::task::ready!(stream.poll_read(cx, &mut scratch))?;
+            let count = std::task::ready!(this.stream.poll_read(cx, &mut scratch))?;
             shard.mark_active();
             let fits = count.min(bytes.len());
             bytes[..fits].copy_from_slice(&scratch[..fits]);

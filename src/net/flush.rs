@@ -29,6 +29,9 @@ pub const CONTROL_BYTES_MAX: usize = 4 * 1024;
 /// Fewer sends than this are not worth a submission.
 const SENDS_TOGETHER_MIN: usize = 3;
 
+/// How often what came meanwhile is read before anything is sent: what it adds then leaves in the same sends.
+const READS_FIRST: usize = 8;
+
 /// The WebSockets of a mount's sessions, in the places of their keys.
 #[derive(Default)]
 pub struct Ports {
@@ -400,10 +403,16 @@ pub async fn run(shard: Rc<Shard>, mount: Rc<Mount>) {
     let (mut dirty, mut batch) = (Vec::new(), Batch::default());
     loop {
         poll_fn(|cx| engine.poll_dirty(cx)).await;
+        for _ in 0..READS_FIRST {
+            if !shard.readiness.look() {
+                break;
+            }
+            futures_lite::future::yield_now().await;
+        }
         engine.take_dirty(&mut dirty);
         for (number, keys) in dirty.chunks(ring::SENDS_MAX).enumerate() {
-            if number > 0 {
-                glommio::yield_if_needed().await;
+            if number > 0 && shard.readiness.look() {
+                futures_lite::future::yield_now().await;
             }
             for key in keys {
                 if let Some(port) = mount.ports.get(*key) {

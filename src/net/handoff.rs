@@ -4,13 +4,12 @@
 //! So the connection moves, with the request that was read: its descriptor and those bytes cross to
 //! the other shard's thread, and the request is read again there. Later requests on it are at home.
 
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use flume::TrySendError;
-use glommio::net::TcpStream;
 
 use super::{Connection, Origin, Response, Shard, http};
 use crate::wire::http::RequestHead;
@@ -103,18 +102,7 @@ pub(super) async fn send(
 pub(super) async fn adopt(shard: Rc<Shard>) {
     while let Ok(handoff) = shard.handoffs.from.recv_async().await {
         let Handoff { fd, buffer, origin } = *handoff;
-        let stream = stream(fd);
-        let connection = Connection::new(Rc::clone(&shard), stream, origin, buffer);
+        let connection = Connection::new(Rc::clone(&shard), fd, origin, buffer);
         glommio::spawn_local(http::serve(connection)).detach();
-    }
-}
-
-fn stream(fd: OwnedFd) -> TcpStream {
-    #[expect(
-        unsafe_code,
-        reason = "glommio makes a stream of an existing socket only so; the descriptor is owned and handed over whole"
-    )]
-    unsafe {
-        TcpStream::from_raw_fd(fd.into_raw_fd())
     }
 }

@@ -19,9 +19,11 @@ pub mod http;
 mod joined;
 pub mod polling;
 mod proxied;
+mod readiness;
 pub mod ring;
 pub mod routing;
 pub mod run;
+pub mod stream;
 mod turns;
 pub mod websocket;
 
@@ -51,6 +53,7 @@ pub use cors::Cors;
 pub use deadline::Deadlines;
 pub use handoff::{Handoff, Handoffs};
 pub use run::{Listeners, Process, listen, run};
+pub use stream::Stream;
 
 /// What a shard serves.
 pub struct Site {
@@ -156,6 +159,8 @@ pub struct Shard {
     metrics: Rc<Metrics>,
     deadlines: Deadlines,
     handoffs: Handoffs,
+    /// Which connections can be read.
+    readiness: Rc<readiness::Readiness>,
     /// Reads go through here, so that an idle connection has no buffer of its own.
     scratch: RefCell<Box<[u8]>>,
     turns: turns::Turns,
@@ -195,6 +200,9 @@ const SCRATCH_BYTES: usize = 16 * 1024;
 
 impl Shard {
     /// A shard that serves `site`.
+    ///
+    /// # Panics
+    /// When the kernel gives no ring for its connections, though the executor has had three.
     #[must_use]
     pub fn new(
         env: Rc<Env>,
@@ -203,6 +211,7 @@ impl Shard {
         metrics: Rc<Metrics>,
         handoffs: Handoffs,
     ) -> Rc<Self> {
+        let readiness = readiness::Readiness::new().expect("io_uring, and a descriptor to be free");
         Rc::new(Self {
             env,
             address_limits: Cell::new(options.address_limits),
@@ -211,6 +220,7 @@ impl Shard {
             metrics,
             deadlines: Deadlines::default(),
             handoffs,
+            readiness,
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             turns: turns::Turns::default(),
             active: Cell::new(false),

@@ -4,11 +4,10 @@
 //! work in the kernel; here all of them are submitted together, none waits, and every completion is taken
 //! before the call returns. So no buffer has to outlive it, and the executor does not know the ring.
 //!
-//! It does not receive. `cargo bench --bench floor` compares the two ways of reading in a server that does
-//! nothing else. In two rounds on a busy machine, 10,000 idle connections took 216 and 240 ms of CPU a minute
-//! with a poll and `recv`, as the runtime reads, and 240 and 192 with a multishot receive into provided
-//! buffers (ours 384 and 336); a health probe took 8.7 to 8.9 µs both ways. That is no clear win, and it would
-//! have to pay for a wake path of its own and for receives that are cancelled before a connection moves.
+//! It does not receive: another ring tells which sockets can be read ([`readiness`](super::readiness)), and each
+//! is read by a `recv`. A multishot receive into provided buffers would save that call; in a server that does
+//! nothing else (`cargo bench --bench floor`) it saved nothing that could be measured: 44 to 46 µs a short life
+//! either way, and it would have to be cancelled for each pause of a session and each move of a connection.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

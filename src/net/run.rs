@@ -1,21 +1,22 @@
 //! A shard's tasks: accept, tick, flush, adopt, drain.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::Timer;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::addresses::Addresses;
 use super::drain::Drain;
-use super::{Connection, Origin, Shard, flush, handoff, http, proxied};
+use super::stream::Listener;
+use super::{Connection, Origin, Shard, flush, handoff, http, proxied, readiness};
 
 /// Descriptors kept for what is no connection: files, the store, connections on their way between
 /// two shards.
@@ -129,18 +130,10 @@ pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
+    // Accepting stops where nobody waits.
+    socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-fn listener(fd: OwnedFd) -> TcpListener {
-    #[expect(
-        unsafe_code,
-        reason = "glommio makes a listener of an existing socket only so; the descriptor is owned and handed over whole"
-    )]
-    unsafe {
-        TcpListener::from_raw_fd(fd.into_raw_fd())
-    }
 }
 
 /// Serves until the process drains and every session has left, or the drain's time is over. Returns
@@ -165,6 +158,7 @@ pub async fn run(
         shard.process.set(Arc::clone(&process)).is_ok(),
         "a shard runs once"
     );
+    glommio::spawn_local(readiness::run(Rc::clone(&shard.readiness))).detach();
     for mount in &shard.site.mounts {
         glommio::spawn_local(flush::run(Rc::clone(&shard), Rc::clone(mount))).detach();
     }
@@ -241,21 +235,22 @@ enum Entrance {
 }
 
 impl Door {
-    fn open(shard: &Rc<Shard>, fd: OwnedFd, process: &Arc<Process>, entrance: Entrance) -> Self {
-        let second = fd.try_clone();
-        let accepting = accept(
-            Rc::clone(shard),
-            listener(fd),
-            Arc::clone(process),
-            entrance,
-        );
+    fn open(
+        shard: &Rc<Shard>,
+        socket: OwnedFd,
+        process: &Arc<Process>,
+        entrance: Entrance,
+    ) -> Self {
+        let second = socket.try_clone();
+        let listener = Listener::new(&shard.readiness, socket);
+        let accepting = accept(Rc::clone(shard), listener, Arc::clone(process), entrance);
         Self {
             listener: second,
             accepting: glommio::spawn_local(accepting),
         }
     }
 
-    /// An accept in flight would keep the listener open for as long as the ring lives, so it is shut
+    /// The poll for who comes keeps the listener open until the ring is told otherwise, so it is shut
     /// down first.
     async fn close(self) {
         if let Ok(listener) = self.listener {
@@ -265,12 +260,7 @@ impl Door {
     }
 }
 
-async fn accept(
-    shard: Rc<Shard>,
-    listener: TcpListener,
-    process: Arc<Process>,
-    entrance: Entrance,
-) {
+async fn accept(shard: Rc<Shard>, listener: Listener, process: Arc<Process>, entrance: Entrance) {
     let mut count: usize = 0;
     loop {
         if process.is_full() {
@@ -279,20 +269,16 @@ async fn accept(
             shard.deadlines.reach(Instant::now() + ACCEPT_PAUSE).await;
             continue;
         }
-        // The accepted descriptor becomes a stream before anything else can happen: dropped
-        // earlier, it would never be closed.
-        match listener.accept().await {
-            Ok(stream) => {
+        match poll_fn(|cx| listener.poll_accept(cx)).await {
+            Ok((socket, peer)) => {
                 shard.mark_active();
                 shard.metrics.connections_accepted.increment(1);
-                // Fails when the peer has left already.
-                if let Ok(peer) = stream.peer_addr() {
-                    let origin = Origin::from(peer);
-                    welcome(&shard, stream, origin, entrance);
+                if let Some(peer) = peer {
+                    welcome(&shard, socket, peer.into(), entrance);
                 }
             }
             Err(error) => {
-                if !is_of_the_peer(&error.into()) {
+                if !is_of_the_peer(&error) {
                     // Out of descriptors or memory: trying again at once would only burn the core.
                     shard.metrics.connections_refused.increment("system");
                     shard.deadlines.reach(Instant::now() + ACCEPT_PAUSE).await;
@@ -307,11 +293,11 @@ async fn accept(
 }
 
 /// Gives an accepted connection a task of its own, unless its address has too many.
-fn welcome(shard: &Rc<Shard>, stream: TcpStream, mut origin: Origin, entrance: Entrance) {
+fn welcome(shard: &Rc<Shard>, socket: OwnedFd, mut origin: Origin, entrance: Entrance) {
     if entrance == Entrance::Public && !proxied::count(shard, &mut origin) {
         return;
     }
-    let mut connection = Connection::new(Rc::clone(shard), stream, origin, BytesMut::new());
+    let mut connection = Connection::new(Rc::clone(shard), socket, origin, BytesMut::new());
     connection.take_arrived();
     match entrance {
         Entrance::Public => glommio::spawn_local(http::serve(connection)).detach(),

@@ -91,6 +91,8 @@ fn begin(
     };
     let port = Port::new(key, connection, &answer);
     mount.ports.insert(Rc::clone(&port));
+    // Before anything is read: whoever sent nonsense already is greeted all the same.
+    port.flush(&shard, &mount);
     Ok(Driver {
         reader: None,
         mount,
@@ -189,6 +191,7 @@ impl Driver {
             }
             taken += 1;
             if taken >= MESSAGES_AT_ONCE {
+                self.shard.readiness.look();
                 if self.port.has_had_turn(taken) {
                     self.shard.end_turn().wait(cx);
                 } else {
@@ -400,7 +403,7 @@ async fn farewell(mut connection: Connection, bytes: Vec<u8>) {
     if !matches!(written, Ok(Ok(()))) {
         return;
     }
-    if stream.shutdown(std::net::Shutdown::Write).await.is_err() {
+    if stream.shutdown(std::net::Shutdown::Write).is_err() {
         return;
     }
     loop {

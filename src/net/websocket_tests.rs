@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -143,6 +142,7 @@ fn serve_all(
         .io_memory(0)
         .spawn(move || async move {
             let (shard, mount, echo) = shard(options);
+            let reads = glommio::spawn_local(readiness::run(Rc::clone(&shard.readiness)));
             let flush = glommio::spawn_local(flush::run(Rc::clone(&shard), Rc::clone(&mount)));
             let (clock, engine) = (Rc::clone(&shard), mount.engine.clone());
             let tick = glommio::spawn_local(async move {
@@ -159,6 +159,7 @@ fn serve_all(
                 glommio::spawn_local(driver)
             });
             futures_util::future::join_all(drivers).await;
+            reads.cancel().await;
             flush.cancel().await;
             tick.cancel().await;
             echo.closed.take()
@@ -177,6 +178,7 @@ fn what_came_before_its_connection_is_taken_without_a_wait() {
     let server = LocalExecutorBuilder::new(Placement::Unbound).io_memory(0);
     let server = server.spawn(move || async move {
         let (shard, ..) = shard(engine::Options::default());
+        glommio::spawn_local(readiness::run(Rc::clone(&shard.readiness))).detach();
         let mut connection = connection(&shard, theirs);
         connection.take_arrived();
         assert_eq!(
@@ -198,13 +200,8 @@ fn what_came_before_its_connection_is_taken_without_a_wait() {
 
 /// The server's end of a connection.
 fn connection(shard: &Rc<Shard>, stream: TcpStream) -> Connection {
-    #[expect(
-        unsafe_code,
-        reason = "glommio's stream is made from nothing else; the descriptor is given away"
-    )]
-    let stream = unsafe { glommio::net::TcpStream::from_raw_fd(stream.into_raw_fd()) };
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    Connection::new(Rc::clone(shard), stream, peer, BytesMut::new())
+    Connection::new(Rc::clone(shard), stream.into(), peer, BytesMut::new())
 }
 
 /// A client that reads and writes messages. The open packet is read already.
