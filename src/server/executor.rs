@@ -6,12 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
-/// Entries of each of an executor's rings, of which a shard has three: 400 KiB of the kernel's memory each.
+/// Entries of each of an executor's rings, of which a shard has three: 100 KiB of the kernel's memory each.
 ///
-/// The kernel finds a parked read in a hash table whose size follows this depth, 256 chains at most and
-/// only from here on. Each time the executor sleeps it cancels a timer, and searches one chain for it:
-/// with 10,000 idle connections that is 11 % of a shard's time at a depth of 1,024, and 6 % at this one.
-pub const RING_DEPTH: usize = 4096;
+/// Connections have a ring of their own (`net::readiness`), so what is in these at once is little: timers, and
+/// the links to the store and to Redis. What finds no place waits for the next turn.
+pub const RING_DEPTH: usize = 1024;
 
 /// The builder of shard number `shard`, pinned to `cpu` if that is given.
 ///
