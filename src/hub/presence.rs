@@ -5,7 +5,9 @@
 //! that a user is there is not told so again before it was told that the user left. What is remembered
 //! is bounded in number and age.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -22,9 +24,12 @@ type Name = (Text, Text, Text);
 /// The newest version seen of each user in each room.
 #[derive(Debug, Default)]
 pub(super) struct Newest {
-    news: BTreeMap<Rc<str>, News>,
+    // Hashed: in a storm of joins it is full, and what is compared is seldom at hand in the processor's caches.
+    news: HashMap<Rc<str>, News>,
     /// In the order in which they were seen.
     seen: VecDeque<(Instant, Rc<str>, u64)>,
+    /// A name, kept for its memory.
+    scratch: String,
 }
 
 #[derive(Debug)]
@@ -54,28 +59,33 @@ impl Newest {
         (version, event): (u64, &Text),
     ) -> bool {
         self.forget_old(now);
-        let name = joined(&name);
-        if let Some(news) = self.news.get_mut(&*name) {
-            if news.version >= version {
-                return false;
+        join(&mut self.scratch, &name);
+        let name: Rc<str> = Rc::from(self.scratch.as_str());
+        let is_news = match self.news.entry(Rc::clone(&name)) {
+            Entry::Occupied(mut known) => {
+                let news = known.get_mut();
+                if news.version >= version {
+                    return false;
+                }
+                let is_told = news.told_to == members && *news.told == **event;
+                news.version = version;
+                if !is_told {
+                    news.told = Box::from(&**event);
+                    news.told_to = members;
+                }
+                !is_told
             }
-            let is_told = news.told_to == members && *news.told == **event;
-            news.version = version;
-            if !is_told {
-                news.told = Box::from(&**event);
-                news.told_to = members;
+            Entry::Vacant(place) => {
+                place.insert(News {
+                    version,
+                    told: Box::from(&**event),
+                    told_to: members,
+                });
+                true
             }
-            self.seen.push_back((now, name, version));
-            return !is_told;
-        }
-        let news = News {
-            version,
-            told: Box::from(&**event),
-            told_to: members,
         };
-        self.news.insert(Rc::clone(&name), news);
         self.seen.push_back((now, name, version));
-        true
+        is_news
     }
 
     /// Whether the next news makes the oldest forgotten.
@@ -90,22 +100,25 @@ impl Newest {
                 break;
             }
             let (_, name, version) = self.seen.pop_front().expect("there is a front");
-            let known = self.news.get(&*name);
-            if known.is_some_and(|news| news.version == version) {
-                self.news.remove(&*name);
+            if let Entry::Occupied(news) = self.news.entry(name)
+                && news.get().version == version
+            {
+                news.remove();
             }
         }
         if self.seen.is_empty() {
             self.seen = VecDeque::new();
+            self.news = HashMap::new();
         }
     }
 }
 
-/// The three names as one text that costs no more than its bytes. Each but the last is led by its length,
+/// Makes one text of the three names that costs no more than its bytes. Each but the last is led by its length,
 /// so that no two names are the same text.
-fn joined((namespace, room, user): &Name) -> Rc<str> {
+fn join(text: &mut String, (namespace, room, user): &Name) {
     let (n, r) = (namespace.len(), room.len());
-    format!("{n}:{namespace}{r}:{room}{user}").into()
+    text.clear();
+    write!(text, "{n}:{namespace}{r}:{room}{user}").expect("a string takes all");
 }
 
 #[cfg(test)]
