@@ -25,6 +25,7 @@ type Name = (Text, Text, Text);
 #[derive(Debug, Default)]
 pub(super) struct Newest {
     // Hashed: in a storm of joins it is full, and what is compared is seldom at hand in the processor's caches.
+    // Its memory, 0.9 MiB when full, is given back when the last is forgotten.
     news: HashMap<Rc<str>, News>,
     /// In the order in which they were seen.
     seen: VecDeque<(Instant, Rc<str>, u64)>,

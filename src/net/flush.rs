@@ -9,12 +9,10 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
-use futures_lite::AsyncWrite;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
@@ -210,7 +208,7 @@ impl Port {
         loop {
             joined.clear();
             let plan = self.plan(&mount.engine, |waiting, control| {
-                joined.plan(waiting, control, usize::MAX)
+                joined.plan(waiting, control)
             })?;
             if plan.total == 0 {
                 return Ok(Sent::All);
@@ -283,24 +281,13 @@ impl Port {
         if self.failed.get() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        while self.blocked.get() {
+        if self.blocked.get() {
             if self.send(shard, mount)? == Sent::All {
                 self.blocked.set(false);
-                break;
+                return Poll::Ready(Ok(()));
             }
-            // The runtime copies what it waits with: one frame.
-            let mut joined = Joined::default();
-            let plan = self.plan(&mount.engine, |waiting, control| {
-                joined.plan(waiting, control, 1)
-            })?;
-            if plan.total == 0 {
-                continue;
-            }
-            let mut connection = self.connection.borrow_mut();
-            let stream = Pin::new(connection.stream());
-            let count = std::task::ready!(stream.poll_write(cx, joined.bytes(plan)))?;
-            drop(connection);
-            self.sent(&mount.engine, plan, count);
+            self.connection.borrow_mut().stream().wait_for_writable(cx);
+            return Poll::Pending;
         }
         Poll::Ready(Ok(()))
     }
@@ -411,8 +398,12 @@ pub async fn run(shard: Rc<Shard>, mount: Rc<Mount>) {
         }
         engine.take_dirty(&mut dirty);
         for (number, keys) in dirty.chunks(ring::SENDS_MAX).enumerate() {
-            if number > 0 && shard.readiness.look() {
-                futures_lite::future::yield_now().await;
+            if number > 0 {
+                if shard.readiness.look() {
+                    futures_lite::future::yield_now().await;
+                } else {
+                    glommio::yield_if_needed().await;
+                }
             }
             for key in keys {
                 if let Some(port) = mount.ports.get(*key) {

@@ -92,7 +92,7 @@ impl Joined {
     /// same bytes.
     pub(super) fn plan_shared(&mut self, waiting: Waiting<'_>, control: &[u8]) -> Plan {
         if !control.is_empty() || waiting.sent() > 0 || waiting.is_empty() {
-            return self.plan(waiting, control, usize::MAX);
+            return self.plan(waiting, control);
         }
         let (plan, packets) = &self.last;
         let is_end = waiting.len() == packets.len();
@@ -102,7 +102,7 @@ impl Joined {
                 ..*plan
             };
         }
-        let plan = self.plan(waiting, control, usize::MAX);
+        let plan = self.plan(waiting, control);
         let (last, packets) = &mut self.last;
         *last = plan;
         packets.clear();
@@ -110,14 +110,14 @@ impl Joined {
         plan
     }
 
-    /// Plans the next send of a connection: of at most `limit` frames, and of as many as fit.
-    pub(super) fn plan(&mut self, waiting: Waiting<'_>, control: &[u8], limit: usize) -> Plan {
+    /// Plans the next send of a connection: of as many frames as fit.
+    pub(super) fn plan(&mut self, waiting: Waiting<'_>, control: &[u8]) -> Plan {
         let mut bytes = 0;
         let fits = |frame: &&[u8]| {
             bytes += frame.len();
             bytes <= STRETCH_BYTES_MAX
         };
-        let frames = waiting.frames().take(limit).take_while(fits).count();
+        let frames = waiting.frames().take_while(fits).count();
         let is_cut = waiting.sent() > 0;
         let is_alone = (control.is_empty() && frames <= 1) || (is_cut && frames == 0);
         match waiting.packets().next() {

@@ -28,11 +28,16 @@ mod tests;
 
 /// Polls that are handed to the kernel at once.
 const ENTRIES: u32 = 256;
-/// What the kernel tells before it is asked again. A poll that finds no place ends, and is made anew.
+/// What the kernel tells before it is asked again. A poll that finds no place may end; it is made anew then.
 const COMPLETIONS: u32 = 4096;
 /// How often the ring is asked before others get their turn.
 const ROUNDS_MAX: usize = 256;
-/// How long after the runtime has looked for input others may look in its place.
+/// How often the ring may say in a row that it has something to tell, and tell nothing. Its word may be older than
+/// what it told last.
+const BARREN_MAX: usize = 2;
+/// How long others have theirs when the kernel takes nothing, or has more to tell than a turn hears.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How long after the runtime has heard the bell others may look in its place.
 const LOOKS_FOR: Duration = Duration::from_millis(5);
 
 /// What a reader waits for, an orderly end among it.
@@ -51,7 +56,13 @@ pub(super) struct Readiness {
     /// The task that tells it.
     teller: RefCell<Option<Waker>>,
     /// When the runtime heard the bell last.
-    rung: Cell<Instant>,
+    heard_at: Cell<Instant>,
+    /// The last turn left something to be told or heard.
+    is_unfinished: Cell<bool>,
+    /// The kernel's word that it has something to tell was found to be empty; the bell will say when it is not.
+    is_stale: Cell<bool>,
+    /// A completion says all that had happened when it was made: kernels before 6.1 could leave out an end.
+    is_exact: bool,
 }
 
 #[derive(Default)]
@@ -90,6 +101,15 @@ enum Watch {
 struct Key {
     index: u32,
     generation: u32,
+}
+
+/// What became of a turn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// The kernel told something.
+    pub(super) has_heard: bool,
+    /// All was told and heard.
+    pub(super) is_done: bool,
 }
 
 /// What a completion is about.
@@ -179,13 +199,15 @@ impl Readiness {
     /// Watches nothing yet. Only the calling thread may use it. `Err` where the kernel gives no ring.
     pub(super) fn new() -> io::Result<Rc<Self>> {
         // Linux 6.1 and newer leave completions to the thread that asks; before, each interrupts it.
-        let ring = IoUring::builder()
+        let deferring = IoUring::builder()
             .setup_cqsize(COMPLETIONS)
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_taskrun_flag()
-            .build(ENTRIES)
-            .or_else(|_| IoUring::builder().setup_cqsize(COMPLETIONS).build(ENTRIES))?;
+            .build(ENTRIES);
+        let is_exact = deferring.is_ok();
+        let ring =
+            deferring.or_else(|_| IoUring::builder().setup_cqsize(COMPLETIONS).build(ENTRIES))?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC)?;
         ring.submitter().register_eventfd(bell.as_raw_fd())?;
         Ok(Rc::new(Self {
@@ -194,7 +216,10 @@ impl Readiness {
             places: RefCell::default(),
             orders: RefCell::default(),
             teller: RefCell::default(),
-            rung: Cell::new(Instant::now()),
+            heard_at: Cell::new(Instant::now()),
+            is_unfinished: Cell::default(),
+            is_stale: Cell::default(),
+            is_exact,
         }))
     }
 
@@ -214,47 +239,57 @@ impl Readiness {
         }
     }
 
-    /// Has those woken who got input since the runtime looked last, if there are any. For whoever has much to do:
-    /// the runtime looks when nothing is left to run. It has to look, too, for timers and for other threads,
-    /// so after [`LOOKS_FOR`] there is nothing here until it has.
+    /// Has those woken who got input since the bell was heard last. Whether there was somebody. For whoever has
+    /// much to do: the runtime looks when nothing is left to run. It has to look, too, for timers and for other
+    /// threads, so [`LOOKS_FOR`] after the bell there is nothing here until the runtime hears it again.
     pub(super) fn look(&self) -> bool {
-        let mut ring = self.ring.borrow_mut();
-        let has_news = is_wanted(&mut ring) || !ring.completion().is_empty();
-        drop(ring);
-        let looks = has_news && self.rung.get().elapsed() < LOOKS_FOR;
-        if looks {
-            self.turn();
+        if self.is_stale.get() || self.heard_at.get().elapsed() >= LOOKS_FOR {
+            return false;
         }
-        looks
+        let turn = self.turn();
+        if !turn.is_done
+            && let Some(teller) = self.teller.borrow_mut().take()
+        {
+            teller.wake();
+        }
+        turn.has_heard
     }
 
-    /// Tells the kernel what was ordered, and wakes whoever waits for what it tells. `false`: there is more,
-    /// or it took nothing for now.
-    pub(super) fn turn(&self) -> bool {
+    /// Tells the kernel what was ordered, and wakes whoever waits for what it tells.
+    pub(super) fn turn(&self) -> Turn {
         let mut ring = self.ring.borrow_mut();
-        let mut has_heard = false;
+        let mut turn = Turn::default();
+        let (mut is_rung, mut barren) = (false, 0);
         for _ in 0..ROUNDS_MAX {
             let has_told_all = self.tell(&mut ring);
-            // What goes wrong here is tried again: what was not taken still stands in the queue.
             let submitted = if is_wanted(&mut ring) {
                 ring.submit()
             } else {
                 Ok(0)
             };
-            has_heard |= self.hear(&mut ring);
-            if submitted.is_err() {
-                return false;
-            }
-            if has_told_all && !is_wanted(&mut ring) {
-                if !std::mem::take(&mut has_heard) {
-                    return true;
+            let has_heard = self.hear(&mut ring);
+            is_rung |= has_heard;
+            turn.has_heard |= has_heard;
+            let Ok(submitted) = submitted else {
+                // What was not taken still stands in the queue.
+                break;
+            };
+            let is_barren = submitted == 0 && !has_heard;
+            barren = if is_barren { barren + 1 } else { 0 };
+            let is_wanted = is_wanted(&mut ring);
+            if has_told_all && (!is_wanted || barren >= BARREN_MAX) {
+                if !std::mem::take(&mut is_rung) {
+                    self.is_stale.set(is_wanted);
+                    turn.is_done = true;
+                    break;
                 }
                 // The kernel rang for what has just been heard, too. What it rings for from now on is found
                 // by the next round, or by whoever waits for the bell.
                 self.silence();
             }
         }
-        false
+        self.is_unfinished.set(!turn.is_done);
+        turn
     }
 
     /// Puts orders into the queue. Whether all had a place.
@@ -301,7 +336,7 @@ impl Readiness {
         match about {
             About::Reads => {
                 // An error concerns the poll: the read that is tried now says what became of the socket.
-                let flags = u16::try_from(completion.result()).unwrap_or(u16::MAX);
+                let flags = u16::try_from(completion.result()).unwrap_or(0);
                 place.has_ended |= PollFlags::from_bits_retain(flags).intersects(END);
                 place.readable = true;
                 if is_over {
@@ -338,7 +373,7 @@ impl Readiness {
         cx: &mut Context<'_>,
         rung: Pin<&mut F>,
     ) -> Poll<Option<F::Output>> {
-        if !self.orders.borrow().is_empty() {
+        if self.is_unfinished.get() || !self.orders.borrow().is_empty() {
             return Poll::Ready(None);
         }
         *self.teller.borrow_mut() = Some(cx.waker().clone());
@@ -386,10 +421,10 @@ pub(super) async fn run(readiness: Rc<Readiness>) {
         loop {
             let news = std::future::poll_fn(|cx| readiness.poll_news(cx, rung.as_mut())).await;
             if news.is_some() {
-                readiness.rung.set(Instant::now());
+                readiness.heard_at.set(Instant::now());
             }
-            while !readiness.turn() {
-                glommio::executor().yield_task_queue_now().await;
+            while !readiness.turn().is_done {
+                glommio::timer::sleep(PAUSE).await;
             }
             if let Some(rung) = news {
                 rung.expect("an eventfd can be read");
@@ -425,9 +460,11 @@ impl Watched {
         self.with(|place| place.readable = false);
     }
 
-    /// Notes that a read found less than it had room for.
+    /// Notes that a read found less than it had room for: all that was there, unless a client marks bytes as
+    /// urgent, which HTTP does not know; it then waits for its own next ones.
     pub(super) fn found_less(&self) {
-        self.with(|place| place.readable = place.has_ended);
+        let is_exact = self.readiness.is_exact;
+        self.with(|place| place.readable = place.has_ended || !is_exact);
     }
 
     /// Has the task woken when the kernel, which took nothing just now, takes more.

@@ -60,6 +60,11 @@ impl Stream {
         }
     }
 
+    /// Has the task woken when the kernel, which did not take all, takes more.
+    pub(super) fn wait_for_writable(&self, cx: &Context<'_>) {
+        self.watched.wait_for_writable(cx);
+    }
+
     /// Ends one direction, or both.
     pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let how = match how {
@@ -115,7 +120,7 @@ impl Listener {
         }
     }
 
-    /// Accepts a connection, and says who it is from; nobody, when the peer has left already.
+    /// Accepts a connection, and says who it is from, if the kernel does.
     pub(super) fn poll_accept(
         &self,
         cx: &Context<'_>,

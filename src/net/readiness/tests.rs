@@ -35,12 +35,12 @@ fn pair() -> (UnixStream, UnixStream) {
 
 /// Whether a read may find something; the ring was asked before.
 fn is_readable(readiness: &Readiness, watched: &Watched, counter: &Arc<Wakes>) -> bool {
-    assert!(readiness.turn());
+    assert!(readiness.turn().is_done);
     let waker = Waker::from(Arc::clone(counter));
     let ready = watched
         .poll_readable(&Context::from_waker(&waker))
         .is_ready();
-    assert!(readiness.turn(), "what was ordered is told");
+    assert!(readiness.turn().is_done, "what was ordered is told");
     ready
 }
 
@@ -110,10 +110,10 @@ fn others_may_look_for_input_for_a_while_only() {
     theirs.write_all(b"a").expect("sent");
     let long_ago = Instant::now().checked_sub(LOOKS_FOR);
     readiness
-        .rung
+        .heard_at
         .set(long_ago.expect("the machine runs for longer"));
     assert!(!readiness.look(), "the runtime has to look first");
-    readiness.rung.set(Instant::now());
+    readiness.heard_at.set(Instant::now());
     assert!(readiness.look());
     assert_eq!(counter.0.load(Ordering::Relaxed), 1);
     assert!(!readiness.look(), "all was told");
@@ -137,13 +137,53 @@ fn more_sockets_than_the_ring_has_places_for_are_all_told() {
             watched.found_nothing();
             assert!(watched.poll_readable(&cx).is_pending());
         }
-        while !readiness.turn() {}
+        while !readiness.turn().is_done {}
         for (_, theirs) in &pairs {
             let mut theirs = theirs;
             theirs.write_all(b"a").expect("sent");
         }
-        while !readiness.turn() {}
+        while !readiness.turn().is_done {}
         assert_eq!(counter.0.swap(0, Ordering::Relaxed), many);
+    }
+}
+
+#[test]
+fn a_turn_ends_soon_after_what_came_while_it_listened() {
+    let readiness = Readiness::new().expect("the kernel has io_uring");
+    let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
+    let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    let counter = Arc::<Wakes>::default();
+    let waker = Waker::from(Arc::clone(&counter));
+    let cx = Context::from_waker(&waker);
+    let watched: Vec<_> = ours
+        .iter()
+        .map(|ours| readiness.watch(ours.as_fd()))
+        .collect();
+    for _ in 0..200 {
+        for (ours, watched) in ours.iter().zip(&watched) {
+            while watched.poll_readable(&cx).is_ready() {
+                ours.set_nonblocking(true).expect("a socket");
+                let mut ours = ours;
+                let came = ours.read(&mut [0; 8]);
+                if came.is_err() {
+                    watched.found_nothing();
+                }
+            }
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for theirs in &theirs {
+                    let mut theirs = theirs;
+                    theirs.write_all(b"a").expect("sent");
+                }
+            });
+            for _ in 0..50 {
+                readiness.turn();
+            }
+        });
+        let turns = (1..100).find(|_| readiness.turn().is_done);
+        assert_eq!(turns, Some(1), "nothing more comes");
+        assert!(!readiness.look(), "and nothing is left to be heard");
     }
 }
 
