@@ -4,6 +4,9 @@
 //! work in the kernel; here all of them are submitted together, none waits, and every completion is taken
 //! before the call returns. So no buffer has to outlive it, and the executor does not know the ring.
 //!
+//! Descriptors are not registered with it: in seven rounds of a thousand sends of 180 bytes that won nothing clear
+//! (4.3 to 4.9 µs a send, 4.2 to 5.1 without, 5.0 to 5.9 by a call each), and each connection would have to be.
+//!
 //! It does not receive: another ring tells which sockets can be read ([`readiness`](super::readiness)), and each
 //! is read by a `recv`. A multishot receive into provided buffers would save that call; in a server that does
 //! nothing else (`cargo bench --bench floor`) it saved nothing that could be measured: 44 to 46 µs a short life
