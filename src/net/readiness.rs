@@ -151,6 +151,20 @@ impl Key {
 /// A generation has thirty bits.
 const GENERATIONS: u32 = 1 << 30;
 
+impl Place {
+    fn unused(generation: u32) -> Self {
+        Self {
+            socket: -1,
+            generation,
+            waker: None,
+            readable: true,
+            has_ended: false,
+            reads: Watch::None,
+            writes: Watch::None,
+        }
+    }
+}
+
 impl Places {
     fn get(&mut self, key: Key) -> Option<&mut Place> {
         let place = self.all.get_mut(key.index as usize)?;
@@ -159,15 +173,7 @@ impl Places {
 
     fn insert(&mut self, socket: RawFd) -> Key {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.all.push(Place {
-                socket,
-                generation: 0,
-                waker: None,
-                readable: true,
-                has_ended: false,
-                reads: Watch::None,
-                writes: Watch::None,
-            });
+            self.all.push(Place::unused(0));
             u32::try_from(self.all.len() - 1).expect("a process has fewer descriptors")
         });
         let place = &mut self.all[index as usize];
@@ -181,15 +187,7 @@ impl Places {
     /// Frees a place; gives what it was.
     fn remove(&mut self, key: Key) -> Place {
         let place = &mut self.all[key.index as usize];
-        let next = Place {
-            socket: -1,
-            generation: (place.generation + 1) % GENERATIONS,
-            waker: None,
-            readable: true,
-            has_ended: false,
-            reads: Watch::None,
-            writes: Watch::None,
-        };
+        let next = Place::unused((place.generation + 1) % GENERATIONS);
         self.free.push(key.index);
         std::mem::replace(place, next)
     }
