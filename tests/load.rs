@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 use project_yum::auth::{AuthOptions, Keys};
@@ -11,7 +12,8 @@ use project_yum::load::named;
 use project_yum::load::{self, Target};
 use serde_json::Value;
 
-use support::server::Server;
+use support::eventually;
+use support::server::{Server, example, log_of};
 use support::token::SECRET;
 
 /// Drives a scenario with small numbers.
@@ -62,6 +64,50 @@ fn every_load_can_be_driven_and_finds_no_fault() {
     assert!((300..=500).contains(&paced), "{paced} of 400");
     assert!(units("health", &[("seconds", 1)]) > 10);
     assert!(units("history", &[("seconds", 1)]) > 10);
+}
+
+/// How many allocations the program of `tests/examples/counted.rs` has made since its start.
+fn allocations(server: &mut Server, folder: &Path) -> u64 {
+    let counts = || {
+        let log = log_of(folder);
+        let counts = log
+            .lines()
+            .filter_map(|line| line.strip_prefix("allocations: "));
+        counts
+            .map(|count| count.parse().expect("a count"))
+            .collect::<Vec<u64>>()
+    };
+    let before = counts().len();
+    server.tell("");
+    eventually("it says how many", || counts().get(before).copied())
+}
+
+#[test]
+fn a_fan_out_allocates_nothing_for_a_member() {
+    let folder = support::server::folder();
+    let settings = [("SHARDS", "1"), ("DATABASE_URL", "memory:")];
+    let mut server = Server::start_program(&example("counted"), folder.path(), &settings);
+    // One message at a time, and as many as it can take.
+    for rate in [Some(50), None] {
+        let mut took = |seconds| {
+            let before = allocations(&mut server, folder.path());
+            let mut numbers = vec![("members", 500), ("seconds", seconds)];
+            numbers.extend(rate.map(|rate| ("rate", rate)));
+            let figures = drive(&server, "fanout", &numbers);
+            let deliveries = figures["units"].as_u64().expect("a count");
+            let after = allocations(&mut server, folder.path());
+            (after - before, deliveries)
+        };
+        took(1);
+        // What the members' coming and going takes is in both.
+        let (short, long) = (took(1), took(3));
+        let deliveries = long.1.saturating_sub(short.1);
+        assert!(deliveries > 10_000, "{short:?}, {long:?}");
+        // A message has some of its own.
+        let allocations = long.0.saturating_sub(short.0);
+        println!("{allocations} allocations for {deliveries} deliveries");
+        assert!(allocations < deliveries / 2, "{short:?}, {long:?}");
+    }
 }
 
 #[test]

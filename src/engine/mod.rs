@@ -8,6 +8,7 @@
 mod outbox;
 mod session;
 mod sid;
+mod spares;
 mod table;
 mod terms;
 mod watch;
@@ -17,7 +18,6 @@ mod tests;
 
 use std::cell::{OnceCell, RefCell};
 use std::future::Future;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -26,11 +26,13 @@ use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::wire::Content;
 use crate::wire::engine_io::{Encoded, Packet};
+use outbox::Outbox;
 pub use outbox::Waiting;
 use session::{Session, Step};
 pub use sid::Sid;
+use spares::Spares;
 use table::Table;
-pub use terms::{CloseReason, Outcome, Payload, Refusal, Transport};
+pub use terms::{CloseReason, Handshake, Outcome, Payload, Refusal, Transport};
 use watch::{Watch, Watches};
 
 /// Names a session on its shard. A key is never used twice.
@@ -78,33 +80,6 @@ impl Default for Options {
     }
 }
 
-/// The request that opened a session, as an application may see it.
-#[derive(Debug, Clone)]
-pub struct Handshake {
-    /// Who asked: the peer, or what a trusted proxy says.
-    pub address: IpAddr,
-    /// Field lines of the request, names in lower case.
-    pub headers: Vec<(Box<str>, Box<str>)>,
-    /// The query, as it was sent.
-    pub query: Box<str>,
-    /// Whether the client came through TLS.
-    pub secure: bool,
-    /// When the request came, in milliseconds since 1970.
-    pub issued_wall_ms: u64,
-}
-
-impl Handshake {
-    /// The same without field lines and query.
-    #[must_use]
-    pub fn without_request(&self) -> Self {
-        Self {
-            headers: Vec::new(),
-            query: Box::default(),
-            ..*self
-        }
-    }
-}
-
 /// What sits on top of the sessions: the Socket.IO hub, or an echo. Every method may call back into
 /// the [`Engine`], for the same session too.
 pub trait Handler {
@@ -142,6 +117,7 @@ struct Inner {
     env: Rc<Env>,
     options: Options,
     table: RefCell<Table>,
+    spares: Rc<Spares>,
     handler: RefCell<Option<Rc<dyn Handler>>>,
     metrics: OnceCell<Rc<Metrics>>,
     /// Who waits for [`Engine::poll_dirty`].
@@ -155,11 +131,13 @@ impl Engine {
     #[must_use]
     pub fn new(env: Rc<Env>, options: Options) -> Self {
         let table = Table::new(env.now(), options.ping_interval);
+        let spares = Rc::new(Spares::new(env.now()));
         Self {
             inner: Rc::new(Inner {
                 env,
                 options,
                 table: RefCell::new(table),
+                spares,
                 handler: RefCell::new(None),
                 metrics: OnceCell::new(),
                 flush: RefCell::new(None),
@@ -239,7 +217,8 @@ impl Engine {
         let Options { host, shard, .. } = *self.options();
         let sid = Sid::new(&self.inner.env, host, shard);
         let now = self.inner.env.now();
-        let session = Session::new(now, sid, transport, self.options());
+        let outbox = Outbox::new(Rc::clone(&self.inner.spares));
+        let session = Session::new(now, sid, transport, outbox, self.options());
         let key = self.inner.table.borrow_mut().insert(session);
         self.step(key, |_, _| ());
         self.count(|metrics| {
@@ -560,6 +539,7 @@ impl Engine {
     /// Does what is due: pings, time-outs.
     pub fn tick(&self) {
         let now = self.inner.env.now();
+        self.inner.spares.trim(now, self.options().ping_interval);
         #[expect(clippy::cast_precision_loss, reason = "a gauge needs no last digit")]
         self.count(|metrics| {
             let bytes = self.inner.table.borrow().outbox_bytes();

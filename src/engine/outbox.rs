@@ -1,24 +1,38 @@
 //! What waits to be sent to one client: whole packets, and how much of the first one has left.
+//!
+//! An idle session holds no memory for it. The list of what waits comes from the shard's [`Spares`] with
+//! the first packet and goes back when all was sent, so that a fan-out allocates nothing for a member.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::spares::{List, Spares};
 use crate::wire::engine_io::Encoded;
 
 /// What a queued packet counts beside its bytes.
 const PACKET_OVERHEAD: usize = 64;
 
 /// The packets of one session that were not sent yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     /// Shared with the outboxes of all who are sent the same.
-    packets: VecDeque<Rc<Encoded>>,
+    packets: List,
     bytes: usize,
     /// How much of the first packet's frame was sent.
     sent: usize,
+    spares: Rc<Spares>,
 }
 
 impl Outbox {
+    /// An empty one, of the shard that has these spare lists.
+    pub(super) fn new(spares: Rc<Spares>) -> Self {
+        Self {
+            packets: List::new(),
+            bytes: 0,
+            sent: 0,
+            spares,
+        }
+    }
+
     /// The bytes of what waits, each packet counted as its bytes + [`PACKET_OVERHEAD`].
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -33,13 +47,18 @@ impl Outbox {
     }
 
     pub(super) fn push(&mut self, packet: Rc<Encoded>) {
+        if self.packets.capacity() == 0 {
+            self.packets = self.spares.take();
+        }
         self.bytes += packet.frame().len() + PACKET_OVERHEAD;
         self.packets.push_back(packet);
     }
 
-    /// Empties it, and gives its memory back: most sessions are idle most of the time.
+    /// Empties it, and gives its list back: most sessions are idle most of the time.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        self.bytes = 0;
+        self.sent = 0;
+        self.spares.put(std::mem::take(&mut self.packets));
     }
 
     pub(super) fn waiting(&self) -> Waiting<'_> {

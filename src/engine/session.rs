@@ -97,8 +97,14 @@ pub(super) struct News {
 }
 
 impl Session {
-    /// A session whose open packet is queued.
-    pub(super) fn new(now: Instant, sid: Sid, transport: Transport, options: &Options) -> Self {
+    /// A session whose open packet is queued in `outbox`.
+    pub(super) fn new(
+        now: Instant,
+        sid: Sid,
+        transport: Transport,
+        outbox: Outbox,
+        options: &Options,
+    ) -> Self {
         let mut session = Self {
             sid,
             transport,
@@ -113,7 +119,7 @@ impl Session {
             awaiting_pong: false,
             heartbeat: now + options.ping_interval,
             deadline: None,
-            outbox: Outbox::default(),
+            outbox,
             news: News::default(),
         };
         session.push(Rc::new(open_packet(sid, transport, options)));

@@ -1,5 +1,7 @@
-//! The words that sessions and those around them share: transports, outcomes, refusals, the reasons
+//! The words that sessions and those around them share: handshakes, transports, outcomes, refusals, the reasons
 //! of an end.
+
+use std::net::IpAddr;
 
 use super::Flow;
 
@@ -139,4 +141,31 @@ pub struct Payload {
     pub body: Vec<u8>,
     /// Whether every packet in it may be compressed.
     pub compress: bool,
+}
+
+/// The request that opened a session, as an application may see it.
+#[derive(Debug, Clone)]
+pub struct Handshake {
+    /// Who asked: the peer, or what a trusted proxy says.
+    pub address: IpAddr,
+    /// Field lines of the request, names in lower case.
+    pub headers: Vec<(Box<str>, Box<str>)>,
+    /// The query, as it was sent.
+    pub query: Box<str>,
+    /// Whether the client came through TLS.
+    pub secure: bool,
+    /// When the request came, in milliseconds since 1970.
+    pub issued_wall_ms: u64,
+}
+
+impl Handshake {
+    /// The same without field lines and query.
+    #[must_use]
+    pub fn without_request(&self) -> Self {
+        Self {
+            headers: Vec::new(),
+            query: Box::default(),
+            ..*self
+        }
+    }
 }

@@ -2,13 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::support::server::{Server, folder, log_of};
+use super::support::server::{Server, example, folder, log_of};
 use super::support::{PATIENCE, eventually};
 
 /// A request to Sentry: its head, and the lines of its envelope.
@@ -57,16 +56,6 @@ fn endpoint() -> (String, Receiver<Received>) {
     (format!("http://key@{address}/7"), received)
 }
 
-/// The example program beside this test.
-fn faulty() -> PathBuf {
-    let test = std::env::current_exe().expect("this test is a file");
-    let debug = test
-        .parent()
-        .and_then(std::path::Path::parent)
-        .expect("a folder");
-    debug.join("examples/faulty")
-}
-
 fn next(received: &Receiver<Received>) -> Received {
     received.recv_timeout(PATIENCE).expect("a report comes")
 }
@@ -103,7 +92,7 @@ fn a_bug_and_a_panic_are_reported_under_the_id_that_was_told() {
         ("SENTRY_ENVIRONMENT", "staging"),
         ("LOG_LEVEL", "off"),
     ];
-    let mut server = Server::start_program(&faulty(), folder.path(), &settings);
+    let mut server = Server::start_program(&example("faulty"), folder.path(), &settings);
     server.tell("bug");
     let id = check(&next(&received), "internal");
     let told = eventually("the client's message", || {
@@ -136,7 +125,7 @@ fn a_panic_is_logged_and_ends_the_process_though_sentry_is_silent() {
     let dsn = format!("http://key@{address}/7");
     let folder = folder();
     let settings = [("SHARDS", "1"), ("SENTRY_DSN", dsn.as_str())];
-    let mut server = Server::start_program(&faulty(), folder.path(), &settings);
+    let mut server = Server::start_program(&example("faulty"), folder.path(), &settings);
     server.tell("panic");
     let status = server.wait(Duration::from_secs(8)).expect("it ends soon");
     assert_eq!(status.code(), Some(1));

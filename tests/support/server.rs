@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -24,6 +24,13 @@ pub(crate) struct Server {
 /// A folder for a database, and for what the server logs.
 pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
+}
+
+/// An example program, built beside the test that runs.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test is a file");
+    let built = test.parent().and_then(Path::parent).expect("a folder");
+    built.join("examples").join(name)
 }
 
 /// A server with two shards, the default settings and a database in memory, for tests that keep to
