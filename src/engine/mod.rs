@@ -118,6 +118,7 @@ struct Inner {
     options: Options,
     table: RefCell<Table>,
     spares: Rc<Spares>,
+    ping: Rc<Encoded>,
     handler: RefCell<Option<Rc<dyn Handler>>>,
     metrics: OnceCell<Rc<Metrics>>,
     /// Who waits for [`Engine::poll_dirty`].
@@ -138,6 +139,7 @@ impl Engine {
                 options,
                 table: RefCell::new(table),
                 spares,
+                ping: Rc::new(Encoded::text('2', "")),
                 handler: RefCell::new(None),
                 metrics: OnceCell::new(),
                 flush: RefCell::new(None),
@@ -549,7 +551,7 @@ impl Engine {
         for key in due {
             let timeout = self.step(key, |session, now| {
                 let was_closing = session.closing().is_some();
-                let reason = session.handle_timeout(now, self.options());
+                let reason = session.handle_timeout(now, &self.inner.ping, self.options());
                 (reason, was_closing && session.closing().is_none())
             });
             let Some((reason, gave_up)) = timeout else {

@@ -465,10 +465,11 @@ impl Session {
         }
     }
 
-    /// Does what is due. `Some`: the session must close.
+    /// Does what is due; `ping` is the packet of all heartbeats. `Some`: the session must close.
     pub(super) fn handle_timeout(
         &mut self,
         now: Instant,
+        ping: &Rc<Encoded>,
         options: &Options,
     ) -> Option<CloseReason> {
         if self.deadline.is_some_and(|deadline| now >= deadline) {
@@ -487,7 +488,7 @@ impl Session {
         if self.awaiting_pong {
             return Some(CloseReason::PingTimeout);
         }
-        self.push(Rc::new(bare('2')));
+        self.push(Rc::clone(ping));
         self.awaiting_pong = true;
         // The deadline follows the schedule, not the moment our timer fired; but a client must not
         // pay for a shard that stood still.
@@ -547,11 +548,6 @@ fn open_packet(sid: Sid, transport: Transport, options: &Options) -> Encoded {
         options.max_payload,
     );
     Encoded::text('0', &body)
-}
-
-/// A packet without data.
-fn bare(kind: char) -> Encoded {
-    Encoded::text(kind, "")
 }
 
 fn single(kind: char) -> Payload {

@@ -212,14 +212,11 @@ impl Table {
 
     /// The first slot that starts at or after `instant`.
     fn slot_after(&self, instant: Instant) -> u64 {
-        let since = instant.saturating_duration_since(self.epoch).as_nanos();
-        let slot = since.div_ceil(self.slot.as_nanos());
-        u64::try_from(slot).expect("slots of a shard's life fit 64 bits")
+        nanos(instant.saturating_duration_since(self.epoch)).div_ceil(nanos(self.slot))
     }
 
     fn start_of(&self, slot: u64) -> Instant {
-        let nanos = u128::from(slot) * self.slot.as_nanos();
-        self.epoch + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        self.epoch + Duration::from_nanos(slot.saturating_mul(nanos(self.slot)))
     }
 
     /// Sees to it that a session is looked at when its next deadline is due. One that moved back
@@ -263,4 +260,9 @@ impl Table {
         let (&slot, _) = self.deadlines.first_key_value()?;
         Some(self.start_of(slot))
     }
+}
+
+/// In 64 bits, which are enough for centuries.
+fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }

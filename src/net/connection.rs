@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
+use futures_lite::future::poll_once;
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::addresses::Refused;
@@ -235,9 +236,13 @@ impl Connection {
     /// Writes all bytes; the peer has [`WRITE_TIMEOUT`] to take them.
     pub async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Closed> {
         self.open.0.mark_active();
+        let mut writing = self.stream.write_all(bytes);
+        // Mostly the kernel takes it at once.
+        if let Some(result) = poll_once(&mut writing).await {
+            return Ok(result?);
+        }
         let deadline = Instant::now() + WRITE_TIMEOUT;
-        let deadlines = self.open.0.deadlines.clone();
-        let written = deadlines.within(deadline, self.stream.write_all(bytes));
+        let written = self.open.0.deadlines.within(deadline, writing);
         if let Ok(result) = written.await {
             return Ok(result?);
         }

@@ -65,12 +65,12 @@ async fn read_head(
     let mut begun = false;
     loop {
         if !connection.buffer().is_empty() {
+            if let Some(head) = reader.read(connection.buffer())? {
+                return Ok(Some(head));
+            }
             if !begun {
                 begun = true;
                 deadline = Instant::now() + HEAD_TIMEOUT;
-            }
-            if let Some(head) = reader.read(connection.buffer())? {
-                return Ok(Some(head));
             }
         }
         match connection.fill(deadline).await {

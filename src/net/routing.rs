@@ -108,10 +108,8 @@ fn find(
         }
         _ => return refused(Refusal::Transport),
     };
-    let odd = |field: crate::wire::http::Field<'_>| {
-        field.name.eq_ignore_ascii_case("Origin") && !field.value.iter().all(|b| *b >= b' ')
-    };
-    if head.fields().any(odd) {
+    let is_odd = |origin: &[u8]| !origin.iter().all(|byte| *byte >= b' ');
+    if head.raw_values("Origin").any(is_odd) {
         return refused(Refusal::Request);
     }
     if !shard.site.cors.admits(head) {

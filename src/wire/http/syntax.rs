@@ -2,13 +2,35 @@
 
 use super::HttpError;
 
+/// Which bytes are letters, digits or one of `others`.
+const fn alphanumeric_or(others: &[u8]) -> [bool; 256] {
+    let mut set = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        #[expect(clippy::cast_possible_truncation, reason = "it is below 128")]
+        let is_alphanumeric = (byte as u8).is_ascii_alphanumeric();
+        set[byte] = is_alphanumeric;
+        byte += 1;
+    }
+    let mut nth = 0;
+    while nth < others.len() {
+        set[others[nth] as usize] = true;
+        nth += 1;
+    }
+    set
+}
+
 /// RFC 9110 section 5.6.2.
+static TOKEN: [bool; 256] = alphanumeric_or(b"!#$%&'*+-.^_`|~");
+/// The bytes of a registered name or an address of IPv4. RFC 3986 section 3.2.2.
+static HOST: [bool; 256] = alphanumeric_or(b"-._~%!$&'()*+,;=");
+
 pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN[usize::from(byte)]
 }
 
 pub(super) fn find_line_feed(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == b'\n')
+    memchr::memchr(b'\n', bytes)
 }
 
 /// A field line without its CRLF: a name, directly a colon, a value without control characters.
@@ -47,8 +69,7 @@ pub(super) fn is_host(text: &[u8]) -> bool {
         || port.strip_prefix(':').is_some_and(|digits| {
             digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok()
         });
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
-    !host.is_empty() && host.bytes().all(allowed) && port_is_valid
+    !host.is_empty() && host.bytes().all(|byte| HOST[usize::from(byte)]) && port_is_valid
 }
 
 #[cfg(test)]
