@@ -12,7 +12,9 @@ use project_yum::load::{self, LoadError, Report, Target};
 /// What tokens are signed with, for all servers alike.
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef-of-a-benchmark";
 
-/// Our own server, its rates raised and not turned off; `DATABASE_URL=memory:` until the command says more.
+/// Our own server, its limits raised and not turned off; `DATABASE_URL=memory:` until the command says more.
+///
+/// Those by address hold for loopback, where the load comes from, only when it is said that there is no proxy.
 pub(crate) fn ours(shards: usize) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_project-yum"));
     for name in [
@@ -26,6 +28,7 @@ pub(crate) fn ours(shards: usize) -> Command {
     }
     command
         .env("HOST", "127.0.0.1")
+        .env("TRUST_PROXY", "none")
         .env("SHARDS", shards.to_string())
         .env("LOG_LEVEL", "warn")
         .env("METRICS_ADDR", "127.0.0.1:0")
