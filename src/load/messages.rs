@@ -1,5 +1,6 @@
 //! Messages to rooms: as fast as they are delivered, at a rate, or each with its ack.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::frames::{Finder, Message};
@@ -16,6 +17,25 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const MOMENTS: usize = 1 << 16;
 const MOMENTS_LEAST: usize = 16;
 
+/// Latencies of all that was scheduled within the measured period, whenever it comes: what a slow server
+/// delivers only after its end belongs to them most of all.
+#[derive(Default)]
+struct Latencies {
+    /// Unknown until it begins.
+    period: Option<Range<Instant>>,
+    samples: Samples,
+}
+
+impl Latencies {
+    /// Notes that what was scheduled at `moment` has come at `now`.
+    fn note(&mut self, moment: Instant, now: Instant) {
+        let period = self.period.as_ref();
+        if period.is_some_and(|period| period.contains(&moment)) {
+            self.samples.push(now.saturating_duration_since(moment));
+        }
+    }
+}
+
 /// What is counted while messages are on their way.
 struct Count {
     ledger: Ledger,
@@ -24,8 +44,7 @@ struct Count {
     users: Vec<usize>,
     seats: Seats,
     delivered: u64,
-    samples: Samples,
-    measuring: bool,
+    latencies: Latencies,
     failure: Option<String>,
 }
 
@@ -42,8 +61,7 @@ impl Count {
             users,
             seats,
             delivered: 0,
-            samples: Samples::default(),
-            measuring: false,
+            latencies: Latencies::default(),
             failure: None,
         }
     }
@@ -128,7 +146,7 @@ impl Load<'_> {
             let now = Instant::now();
             if opened.is_none() && now >= start + WARM_UP {
                 opened = Some((now, self.cpu()?, count.delivered, total(&senders)));
-                count.measuring = true;
+                count.latencies.period = Some(now..end);
             }
             if now >= end {
                 break;
@@ -166,8 +184,7 @@ impl Load<'_> {
             cpu: self.cpu_since(cpu)?,
             ..Report::default()
         };
-        // What is still on its way belongs to the check, not to the figures.
-        count.measuring = false;
+        // What is still on its way belongs to the check and the latencies, not to the units.
         let deadline = Instant::now() + PATIENCE;
         while count.delivered < total(&senders) * members as u64 && Instant::now() < deadline {
             self.take_turn(&mut senders, &mut count, Duration::from_millis(10))?;
@@ -175,7 +192,7 @@ impl Load<'_> {
         report.faults = count
             .ledger
             .close(|receiver, _| senders[receiver / members].sent);
-        report.samples = count.samples;
+        report.samples = count.latencies.samples;
         Ok(report)
     }
 
@@ -207,10 +224,8 @@ impl Load<'_> {
             if let Some((room, message)) = count.hear(number, heard) {
                 let sender = &mut senders[room];
                 sender.delivered += 1;
-                if count.measuring {
-                    let place = message as usize % sender.moments.len();
-                    count.samples.push(sender.moments[place].elapsed());
-                }
+                let place = message as usize % sender.moments.len();
+                count.latencies.note(sender.moments[place], Instant::now());
             }
         })?;
         match count.failure.take() {
@@ -243,29 +258,30 @@ impl Load<'_> {
         let mut opened = None;
         let mut report = Report::default();
         let mut last = Instant::now();
+        let mut is_over = false;
         // Then the last acks and deliveries are awaited.
         loop {
             let now = Instant::now();
             if opened.is_none() && now >= start + WARM_UP {
                 opened = Some((now, self.cpu()?, acked));
-                count.measuring = true;
+                count.latencies.period = Some(now..now + period);
             }
             if let Some((begin, cpu, before)) = opened
                 && now >= begin + period
-                && count.measuring
+                && !is_over
             {
-                count.measuring = false;
+                is_over = true;
                 report.seconds = begin.elapsed().as_secs_f64();
                 report.units = acked - before;
                 report.messages = report.units;
                 report.cpu = self.cpu_since(cpu)?;
             }
-            let is_over = opened.is_some() && !count.measuring;
             let owed: u64 = sent.iter().map(|(sent, _)| u64::from(*sent)).sum();
-            if is_over && (count.delivered >= owed * members as u64 || last.elapsed() > PATIENCE) {
+            let is_settled = acked >= owed && count.delivered >= owed * members as u64;
+            if is_over && (is_settled || last.elapsed() > PATIENCE) {
                 break;
             }
-            let before = count.delivered;
+            let before = count.delivered + acked;
             self.swarm
                 .turn(Duration::from_millis(10), |number, client, heard| {
                     if let Heard::Text(text) = heard
@@ -276,9 +292,7 @@ impl Load<'_> {
                             count.failure = Some(String::from_utf8_lossy(text).into_owned());
                         }
                         acked += 1;
-                        if count.measuring {
-                            count.samples.push(sent[user].1.elapsed());
-                        }
+                        count.latencies.note(sent[user].1, Instant::now());
                         if !is_over {
                             sent[user] = (sent[user].0 + 1, Instant::now());
                             client.send(messages[user].numbered(sent[user].0));
@@ -287,7 +301,7 @@ impl Load<'_> {
                     }
                     count.hear(number, heard);
                 })?;
-            if count.delivered > before {
+            if count.delivered + acked > before {
                 last = Instant::now();
             }
             if let Some(failure) = count.failure.take() {
@@ -297,7 +311,7 @@ impl Load<'_> {
         report.faults = count
             .ledger
             .close(|receiver, sender| sent[receiver / members * members + sender].0);
-        report.samples = count.samples;
+        report.samples = count.latencies.samples;
         Ok(report)
     }
 
@@ -336,4 +350,30 @@ fn total(senders: &[Sender]) -> u64 {
 )]
 fn float(count: u64) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_scheduled_in_the_period_is_sampled_also_when_it_comes_after_it() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut latencies = Latencies::default();
+        latencies.note(at(0), at(50));
+        assert_eq!(
+            latencies.samples.quantile_ms(1.0),
+            None,
+            "nothing has begun"
+        );
+        latencies.period = Some(at(100)..at(200));
+        latencies.note(at(99), at(150));
+        latencies.note(at(200), at(230));
+        assert_eq!(latencies.samples.quantile_ms(1.0), None, "outside of it");
+        latencies.note(at(100), at(110));
+        latencies.note(at(199), at(900));
+        assert_eq!(latencies.samples.quantile_ms(0.5), Some(10.0));
+        assert_eq!(latencies.samples.quantile_ms(1.0), Some(701.0));
+    }
 }

@@ -2,12 +2,13 @@
 //!
 //! One thread, one epoll set, frames made beforehand: it delivers more than half a million messages a
 //! second on one core, so that what is measured is the server. Nothing here knows which server it is:
-//! `project-yum bench` drives a running one with it, and `bench/peers.rs` several, one after the other.
+//! `project-yum bench` drives a running one with it, and `bench/compare` several, one after the other.
 //!
 //! What a figure means:
 //! - **CPU** is user and system time of the server's process, from `/proc`, over the measured period.
 //! - **Latency** counts from the moment a message was scheduled, not from when it could be sent: a server
-//!   that makes the generator wait does not look faster for it. Quantiles come from all raw samples.
+//!   that makes the generator wait does not look faster for it. Quantiles come from all raw samples: those of
+//!   the messages that were scheduled within the measured period, also when they come after it.
 //! - A delivery is right when each receiver gets each sender's messages once, in order, without a gap;
 //!   what is not is counted as lost, repeated or reordered.
 
