@@ -14,20 +14,49 @@ const REST: Duration = Duration::from_secs(2);
 /// Rooms over which short lives are spread.
 const CHURN_ROOMS: usize = 64;
 
-/// What a client does, one step after the other: wait for a text that begins so, then send this.
-type Script = Vec<(Vec<u8>, Vec<u8>)>;
+/// What a client does, one step after the other.
+type Script = Vec<Step>;
+
+/// Waits for a text that begins so and holds this, then sends.
+struct Step {
+    begins: Vec<u8>,
+    /// Empty: whatever follows.
+    holds: Vec<u8>,
+    sends: Vec<u8>,
+}
+
+impl Step {
+    fn new(begins: impl Into<Vec<u8>>, sends: Vec<u8>) -> Self {
+        Self {
+            begins: begins.into(),
+            holds: Vec::new(),
+            sends,
+        }
+    }
+
+    fn is_met_by(&self, text: &[u8]) -> bool {
+        text.starts_with(&self.begins) && memchr::memmem::find(text, &self.holds).is_some()
+    }
+}
+
+/// Waits for what this sender has sent, not for what others of its room have.
+fn own_message(sender: usize) -> Step {
+    let mut step = Step::new(r#"42["receiveMessage""#, Vec::new());
+    step.holds = frames::mark(sender);
+    step
+}
 
 impl Load<'_> {
     /// The script of a client that connects and joins rooms.
     fn script(&self, user: usize, rooms: &[String]) -> Result<Script, LoadError> {
         let connect = frames::text(frames::connect(&self.token(user)?).as_bytes());
-        let mut script = vec![(b"0".to_vec(), connect)];
-        let mut expected = b"40".to_vec();
+        let mut script = vec![Step::new("0", connect)];
+        let mut expected = "40".to_owned();
         for (ack, room) in rooms.iter().enumerate() {
-            script.push((expected, frames::join(ack, room)));
-            expected = format!("43{ack}[").into_bytes();
+            script.push(Step::new(expected, frames::join(ack, room)));
+            expected = format!("43{ack}[");
         }
-        script.push((expected, Vec::new()));
+        script.push(Step::new(expected, Vec::new()));
         Ok(script)
     }
 
@@ -50,12 +79,12 @@ impl Load<'_> {
             self.swarm
                 .turn(Duration::from_millis(100), |number, client, heard| {
                     let (user, step) = places[number];
-                    let Some((expected, then)) = scripts[user].get(step) else {
+                    let Some(awaited) = scripts[user].get(step) else {
                         return;
                     };
                     match heard {
-                        Heard::Text(text) if text.starts_with(expected) => {
-                            client.send(then);
+                        Heard::Text(text) if awaited.is_met_by(text) => {
+                            client.send(&awaited.sends);
                             places[number].1 += 1;
                             if step + 1 == scripts[user].len() {
                                 done += 1;
@@ -156,11 +185,12 @@ impl Load<'_> {
         let script = |user: usize| {
             let room = format!("churn-{}", user % CHURN_ROOMS);
             let mut script = self.script(user, std::slice::from_ref(&room))?;
-            let mut message = Message::new(&room, user % 10_000, CONTENT_BYTES, false);
-            if let Some((_, last)) = script.last_mut() {
-                *last = message.numbered(1).to_vec();
+            let sender = user % frames::SENDERS;
+            let mut message = Message::new(&room, sender, CONTENT_BYTES, false);
+            if let Some(last) = script.last_mut() {
+                last.sends = message.numbered(1).to_vec();
             }
-            script.push((br#"42["receiveMessage""#.to_vec(), Vec::new()));
+            script.push(own_message(sender));
             Ok(script)
         };
         let scripts = (0..count)
@@ -183,5 +213,23 @@ impl Load<'_> {
             cpu: self.cpu_since(cpu)?,
             ..Report::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_life_ends_with_its_own_message() {
+        let received = |sender| {
+            let content = format!("@{sender:06}.0000000001.xxx");
+            format!(r#"42["receiveMessage",{{"roomId":"r","content":"{content}"}}]"#).into_bytes()
+        };
+        let step = own_message(66);
+        assert!(step.is_met_by(&received(66)));
+        assert!(!step.is_met_by(&received(2)));
+        assert!(!step.is_met_by(&received(66)[2..]), "another event");
+        assert!(Step::new("40", Vec::new()).is_met_by(br#"40{"sid":"x"}"#));
     }
 }

@@ -3,8 +3,9 @@
 //! Client frames must be masked (RFC 6455 section 5.3); the mask here is zero, so that a number in a
 //! frame can be changed where it stands.
 
-/// Digits of a sender, and of a message's number.
+/// Digits of a sender, how many senders these tell apart, and the digits of a message's number.
 const SENDER_DIGITS: usize = 6;
+pub(super) const SENDERS: usize = 1_000_000;
 const DIGITS: usize = 10;
 /// What a message's content begins with; its sender and number follow.
 const MARK: &[u8] = br#""content":"@"#;
@@ -50,6 +51,13 @@ pub(super) fn opening(host: &str, sid: Option<&str>) -> Vec<u8> {
 /// The packet that joins the namespace, without its frame.
 pub(super) fn connect(token: &str) -> String {
     format!(r#"40{{"token":"{token}"}}"#)
+}
+
+/// What a message of `sender` holds, and no other's.
+pub(super) fn mark(sender: usize) -> Vec<u8> {
+    let mut mark = MARK.to_vec();
+    mark.extend(format!("{sender:0SENDER_DIGITS$}.").bytes());
+    mark
 }
 
 /// Joins a room, with an ack of this id.
@@ -139,6 +147,8 @@ mod tests {
         for expected in [1, 4_000_000_000, 77] {
             let frame = message.numbered(expected).to_vec();
             assert_eq!(finder.find(&frame), Some((12, expected)));
+            let holds = |mark: &[u8]| frame.windows(mark.len()).any(|part| part == mark);
+            assert!(holds(&mark(12)) && !holds(&mark(1)));
         }
         assert_eq!(Finder::default().find(b"42[\"userJoined\"]"), None);
     }
