@@ -10,8 +10,8 @@
 //! parses no more than the length of a frame; for a fan-out it copies the messages of a turn into one buffer
 //! of the room and sends that to each member. It waits in three ways, the best of which is the floor: on
 //! [`epoll`], with a system call for each socket and each direction, as the peers do; on a [`ring`] that
-//! polls, with a `recv` for each socket, as the runtime does for us; and on a ring with a multishot receive
-//! into provided buffers. On a ring all sends of a turn leave in one submission.
+//! polls, with a `recv` for each socket, as project-yum does; and on a ring with a multishot receive into
+//! provided buffers. On a ring all sends of a turn leave in one submission.
 //!
 //! All are driven in turn (A B C D A B C D), so that the machine's moods meet all of them, by the loads
 //! ([`loads`]) of the comparison with the peers, which check each delivery.

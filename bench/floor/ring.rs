@@ -19,7 +19,7 @@ const BUFFER_BYTES: u16 = 16 * 1024;
 /// How bytes come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reads {
-    /// A one-shot poll, then `recv`: as the runtime does for us.
+    /// A one-shot poll, then `recv`. Project-yum polls, too, but once for many arrivals.
     Poll,
     /// A multishot receive into provided buffers.
     Multishot,
