@@ -1,9 +1,9 @@
 //! The rows of the table: which load, over which store, and the goals.
 
-use project_yum::load::Scenario;
+use project_yum::load::{Report, Samples, Scenario};
 
+use crate::kind::Kind;
 use crate::loads::Loads;
-use crate::servers::Kind;
 use crate::table::Figures;
 
 /// Where messages go.
@@ -29,12 +29,17 @@ pub(crate) enum Goal {
     Shown,
 }
 
+/// The numbers of shards that are tried for us where the load can use more than one.
+pub(crate) const SHARDS: &[usize] = &[1, 2];
+
 /// One figure of a row.
 #[derive(Clone)]
 pub(crate) struct Column {
     pub(crate) title: &'static str,
     pub(crate) of: fn(&Figures) -> Option<f64>,
     pub(crate) goal: Goal,
+    /// Of a quantile: which. What counts is then that of the samples of all runs together.
+    pub(crate) quantile: Option<f64>,
 }
 
 /// One load, and its figures.
@@ -45,7 +50,7 @@ pub(crate) struct Row {
     pub(crate) storage: Storage,
     /// Whether a room is filled first.
     pub(crate) fills: bool,
-    /// Which numbers of shards are tried for us; the better one counts.
+    /// Which numbers of shards are tried for us: 1, or [`SHARDS`], of which the better one counts.
     shards: &'static [usize],
     pub(crate) columns: Vec<Column>,
     /// Whether peers take part.
@@ -80,14 +85,38 @@ impl Row {
     }
 
     fn column(mut self, title: &'static str, of: fn(&Figures) -> Option<f64>, goal: Goal) -> Self {
-        self.columns.push(Column { title, of, goal });
+        self.columns.push(Column {
+            title,
+            of,
+            goal,
+            quantile: None,
+        });
         self
+    }
+
+    fn p99(mut self, goal: Goal) -> Self {
+        self.columns.push(Column {
+            title: "p99 ms",
+            of: |figures| figures.p99_ms,
+            goal,
+            quantile: Some(0.99),
+        });
+        self
+    }
+
+    /// What came of a run. Its samples, which are millions in saturated rows, are kept only when a column
+    /// needs them.
+    pub(crate) fn figures(&self, report: Report) -> Figures {
+        let mut figures = Figures::of(report);
+        if self.columns.iter().all(|column| column.quantile.is_none()) {
+            figures.samples = Samples::default();
+        }
+        figures
     }
 }
 
 const CPU: fn(&Figures) -> Option<f64> = |figures| figures.cpu_us;
 const RATE: fn(&Figures) -> Option<f64> = |figures| Some(figures.per_second);
-const P99: fn(&Figures) -> Option<f64> = |figures| figures.p99_ms;
 const MEMORY: fn(&Figures) -> Option<f64> = |figures| figures.memory;
 const IDLE: fn(&Figures) -> Option<f64> = |figures| figures.cpu_ms_per_minute;
 
@@ -123,7 +152,7 @@ pub(crate) fn rows(quick: bool) -> Vec<Row> {
             "fanout-full",
             "1 × 1,000 members, saturated",
             loads.fanout_full(),
-            &[1, 2],
+            SHARDS,
         )
         .column("CPU µs a delivery", CPU, Goal::Below(0.85))
         .column("deliveries/s", RATE, Goal::Above(1.2)),
@@ -131,30 +160,30 @@ pub(crate) fn rows(quick: bool) -> Vec<Row> {
             "fanout-50",
             "1 × 1,000 members, 50 messages/s",
             loads.fanout_50(),
-            &[1, 2],
+            SHARDS,
         )
         .column("CPU µs a delivery", CPU, Goal::Below(0.65))
-        .column("p99 ms", P99, Goal::Below(1.0)),
+        .p99(Goal::Below(1.0)),
         Row::new(
             "rooms-full",
             "100 rooms × 50, saturated",
             loads.rooms_full(),
-            &[1, 2],
+            SHARDS,
         )
         .column("CPU µs a delivery", CPU, Goal::Below(0.5)),
         Row::new(
             "rooms-1000",
             "100 rooms × 50, 1,000 messages/s",
             loads.rooms_1000(),
-            &[1, 2],
+            SHARDS,
         )
         .column("CPU µs a delivery", CPU, Goal::Below(0.65))
-        .column("p99 ms", P99, Goal::Below(1.0)),
+        .p99(Goal::Below(1.0)),
         Row::new(
             "stored",
             "stored sends with ack (64 senders, PostgreSQL, Redis)",
             loads.stored(),
-            &[1, 2],
+            SHARDS,
         )
         .over(Storage::PostgresRedis)
         .column("messages/s", RATE, Goal::Above(3.0))
@@ -186,7 +215,7 @@ pub(crate) fn rows(quick: bool) -> Vec<Row> {
             "fanout-full-sqlite",
             "1 × 1,000 members, saturated, stored in SQLite",
             loads.fanout_full(),
-            &[1, 2],
+            SHARDS,
         )
         .over(Storage::Sqlite)
         .column("CPU µs a delivery", CPU, Goal::Shown)
@@ -195,7 +224,7 @@ pub(crate) fn rows(quick: bool) -> Vec<Row> {
             "fanout-full-postgres",
             "1 × 1,000 members, saturated, stored in PostgreSQL",
             loads.fanout_full(),
-            &[1, 2],
+            SHARDS,
         )
         .over(Storage::Postgres)
         .column("CPU µs a delivery", CPU, Goal::Shown)

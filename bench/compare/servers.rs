@@ -5,59 +5,11 @@ use std::process::Command;
 
 use project_yum::load::{LoadError, named};
 
+use crate::kind::Kind;
 use crate::rows::{Row, Storage};
 use crate::server::{self, SECRET, Server};
 use crate::services::Services;
 use crate::table::Figures;
-
-/// Who is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    Ours,
-    Node,
-    Uws,
-    Bun,
-    Socketioxide,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Ours,
-        Self::Node,
-        Self::Uws,
-        Self::Bun,
-        Self::Socketioxide,
-    ];
-
-    /// The name on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Ours => "ours",
-            Self::Node => "node",
-            Self::Uws => "uws",
-            Self::Bun => "bun",
-            Self::Socketioxide => "socketioxide",
-        }
-    }
-
-    /// The name in tables.
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::Ours => "project-yum",
-            Self::Node => "Node + Socket.IO",
-            Self::Uws => "Socket.IO on uWebSockets.js",
-            Self::Bun => "Bun",
-            Self::Socketioxide => "socketioxide",
-        }
-    }
-
-    pub(crate) fn label(self, shards: usize) -> String {
-        match self {
-            Self::Ours => format!("ours, SHARDS={shards}"),
-            _ => self.name().to_owned(),
-        }
-    }
-}
 
 /// The peers, ready to be started.
 pub(crate) struct Peers {
@@ -147,7 +99,7 @@ impl Peers {
             server.drive(&named::fill())?;
         }
         let report = server.drive(&row.scenario)?;
-        Ok(Figures::of(&report))
+        Ok(row.figures(report))
     }
 }
 

@@ -70,6 +70,11 @@ impl Services {
     }
 }
 
+/// The program of PostgreSQL, wherever it is installed.
+pub(crate) fn postgres() -> Command {
+    postgres_server::command("postgres", &std::env::temp_dir())
+}
+
 impl Drop for Services {
     fn drop(&mut self) {
         let _ = self.redis.kill();

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use project_yum::load::{Faults, Report};
+use project_yum::load::{Faults, Report, Samples};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::kind::Kind;
 use crate::number::number;
-use crate::rows::{Column, Goal, Row};
-use crate::servers::Kind;
+use crate::rows::{Column, Goal, Row, SHARDS};
+use crate::spread::Spread;
 
 /// All runs, by row, server and shards.
 pub(crate) type Runs = BTreeMap<(String, Kind, usize), Vec<Figures>>;
@@ -25,10 +26,13 @@ pub(crate) struct Figures {
     pub(crate) p50_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
     pub(crate) faults: Faults,
+    /// Empty where no column needs them.
+    #[serde(skip)]
+    pub(crate) samples: Samples,
 }
 
 impl Figures {
-    pub(crate) fn of(report: &Report) -> Self {
+    pub(crate) fn of(report: Report) -> Self {
         Self {
             units: report.units,
             per_second: report.units_per_second(),
@@ -40,6 +44,7 @@ impl Figures {
             p50_ms: report.samples.quantile_ms(0.5),
             p99_ms: report.samples.quantile_ms(0.99),
             faults: report.faults,
+            samples: report.samples,
         }
     }
 }
@@ -59,25 +64,6 @@ impl fmt::Display for Figures {
             write!(f, "  {:?}", self.faults)?;
         }
         Ok(())
-    }
-}
-
-/// The least, the median and the most of some runs.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Spread {
-    pub(crate) min: f64,
-    pub(crate) median: f64,
-    pub(crate) max: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        Some(Self {
-            min: *values.first()?,
-            median: values[values.len() / 2],
-            max: *values.last()?,
-        })
     }
 }
 
@@ -152,13 +138,24 @@ fn spreads(row: &Row, column: &Column, runs: &Runs) -> Vec<(Kind, usize, Spread)
     let of_row = runs.iter().filter(|((name, ..), _)| *name == row.name);
     of_row
         .filter_map(|((_, kind, shards), figures)| {
-            let sound = figures
-                .iter()
-                .filter(|run| *kind != Kind::Ours || run.faults == Faults::default());
-            let spread = Spread::of(sound.filter_map(column.of).collect())?;
-            Some((*kind, *shards, spread))
+            let is_sound = |run: &&Figures| *kind != Kind::Ours || run.faults == Faults::default();
+            let sound: Vec<&Figures> = figures.iter().filter(is_sound).collect();
+            Some((*kind, *shards, spread(column, &sound)?))
         })
         .collect()
+}
+
+/// What sound runs come to. What counts of a quantile is that of all their samples, not its median.
+fn spread(column: &Column, runs: &[&Figures]) -> Option<Spread> {
+    let mut spread = Spread::of(runs.iter().filter_map(|run| (column.of)(run)).collect())?;
+    if let Some(share) = column.quantile {
+        let mut all = Samples::default();
+        for run in runs {
+            all.merge(&run.samples);
+        }
+        spread.median = all.quantile_ms(share).unwrap_or(spread.median);
+    }
+    Some(spread)
 }
 
 /// The number of shards that counts for a row: the better one by its first figure.
@@ -172,13 +169,51 @@ fn better_shards(row: &Row, runs: &Runs) -> Option<usize> {
         .map(|(_, shards, _)| shards)
 }
 
+/// One figure of ours with each of [`SHARDS`].
+struct ByShards {
+    row: &'static str,
+    figure: &'static str,
+    spreads: Vec<Spread>,
+}
+
+impl ByShards {
+    /// `None` unless it was measured with all of them.
+    fn new(row: &Row, column: &Column, runs: &Runs) -> Option<Self> {
+        let all = spreads(row, column, runs);
+        let with = |shards: &usize| {
+            let found = all
+                .iter()
+                .find(|(kind, of, _)| *kind == Kind::Ours && of == shards);
+            found.map(|(.., spread)| *spread)
+        };
+        Some(Self {
+            row: row.title,
+            figure: column.title,
+            spreads: SHARDS.iter().map(with).collect::<Option<_>>()?,
+        })
+    }
+
+    fn json(&self) -> Value {
+        let spreads = SHARDS.iter().zip(&self.spreads);
+        let spreads = spreads.map(|(shards, spread)| json!({"shards": shards, "figure": spread}));
+        json!({"row": self.row, "figure": self.figure, "ours": spreads.collect::<Vec<_>>()})
+    }
+}
+
 /// All figures.
 pub(crate) struct Table {
     pub(crate) lines: Vec<Line>,
+    by_shards: Vec<ByShards>,
+    /// How many runs a figure should have.
+    rounds: usize,
 }
 
 impl Table {
-    pub(crate) fn new(rows: &[Row], runs: &Runs) -> Self {
+    pub(crate) fn new(rows: &[Row], runs: &Runs, rounds: usize) -> Self {
+        let by_shards = rows.iter().flat_map(|row| {
+            let columns = row.columns.iter();
+            columns.filter_map(|column| ByShards::new(row, column, runs))
+        });
         let lines = rows.iter().flat_map(|row| {
             let shards = better_shards(row, runs);
             let columns = row.columns.iter();
@@ -186,6 +221,8 @@ impl Table {
         });
         Self {
             lines: lines.collect(),
+            by_shards: by_shards.collect(),
+            rounds,
         }
     }
 
@@ -207,7 +244,26 @@ impl Table {
         let runs = runs.iter().map(|((row, kind, shards), figures)| {
             json!({"row": row, "server": kind.name(), "shards": shards, "runs": figures})
         });
-        json!({"lines": lines.collect::<Vec<_>>(), "runs": runs.collect::<Vec<_>>()})
+        json!({
+            "rounds": self.rounds,
+            "lines": lines.collect::<Vec<_>>(),
+            "ours_by_shards": self.by_shards.iter().map(ByShards::json).collect::<Vec<_>>(),
+            "runs": runs.collect::<Vec<_>>(),
+        })
+    }
+
+    fn write_shards(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let titles = SHARDS.iter().map(|shards| format!(" SHARDS={shards} |"));
+        writeln!(f, "\n| ours by shards |{}", titles.collect::<String>())?;
+        writeln!(f, "|---|{}", "---|".repeat(SHARDS.len()))?;
+        for line in &self.by_shards {
+            write!(f, "| {}: {} |", line.row, line.figure)?;
+            for spread in &line.spreads {
+                write!(f, " {} |", spread.shown(self.rounds))?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
     }
 }
 
@@ -228,11 +284,11 @@ impl fmt::Display for Table {
                 write!(
                     f,
                     " {} |",
-                    spread.map_or("–".to_owned(), |(_, spread)| shown(*spread))
+                    spread.map_or("–".to_owned(), |(_, spread)| spread.shown(self.rounds))
                 )?;
             }
             let ours = line.ours.map_or("–".to_owned(), |(shards, spread)| {
-                format!("{} (SHARDS={shards})", shown(spread))
+                format!("{} (SHARDS={shards})", spread.shown(self.rounds))
             });
             let ratio = line
                 .ratio()
@@ -245,10 +301,9 @@ impl fmt::Display for Table {
             };
             writeln!(f, " {ours} | {ratio} | {goal}{mark} |")?;
         }
-        Ok(())
+        if self.by_shards.is_empty() {
+            return Ok(());
+        }
+        self.write_shards(f)
     }
-}
-
-fn shown(Spread { min, median, max }: Spread) -> String {
-    format!("{}–**{}**–{}", number(min), number(median), number(max))
 }
