@@ -7,6 +7,7 @@
 //! Nothing here does I/O or reads a clock.
 
 pub mod jwks;
+mod seen;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,6 +19,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Map, Value};
 
 use self::jwks::{Kind, PublicKey};
+use self::seen::Seen;
 
 /// Longest token that is looked at, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -150,6 +152,7 @@ impl User {
 #[derive(Debug)]
 pub struct Verifier {
     rules: RefCell<Arc<Rules>>,
+    seen: RefCell<Seen>,
 }
 
 impl Verifier {
@@ -162,18 +165,22 @@ impl Verifier {
     /// A verifier by rules that others share.
     #[must_use]
     pub fn with_rules(rules: Arc<Rules>) -> Self {
-        let rules = RefCell::new(rules);
-        Self { rules }
+        Self {
+            rules: RefCell::new(rules),
+            seen: RefCell::default(),
+        }
     }
 
-    /// Goes by other rules from now on. What was verified before stays so.
+    /// Goes by other rules from now on. Whoever was let in before stays so.
     pub fn replace(&self, rules: Arc<Rules>) {
         *self.rules.borrow_mut() = rules;
+        self.seen.take();
     }
 
-    /// See [`Rules::verify`].
+    /// Says whom the token names, or why it is refused at `now_wall_ms`.
     pub fn verify(&self, token: &str, now_wall_ms: u64) -> Result<User, AuthError> {
-        self.rules.borrow().verify(token, now_wall_ms)
+        let mut seen = self.seen.borrow_mut();
+        self.rules.borrow().verify(token, now_wall_ms, &mut seen)
     }
 }
 
@@ -212,12 +219,12 @@ impl Rules {
         }
     }
 
-    /// Says whom the token names, or why it is refused at `now_wall_ms`.
-    pub fn verify(&self, token: &str, now_wall_ms: u64) -> Result<User, AuthError> {
+    /// See [`Verifier::verify`].
+    fn verify(&self, token: &str, now_wall_ms: u64, seen: &mut Seen) -> Result<User, AuthError> {
         if token.is_empty() {
             return Err(AuthError::Missing);
         }
-        let claims = self.check_signature(token)?;
+        let claims = self.check_signature(token, seen)?;
         self.check_parties(&claims)?;
         let id = claims
             .get("sub")
@@ -244,7 +251,11 @@ impl Rules {
     }
 
     /// Checks the header and the signature (RFC 7515 section 5.2), and gives the claims.
-    fn check_signature(&self, token: &str) -> Result<Map<String, Value>, AuthError> {
+    fn check_signature(
+        &self,
+        token: &str,
+        seen: &mut Seen,
+    ) -> Result<Map<String, Value>, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(AuthError::Malformed);
         }
@@ -267,8 +278,10 @@ impl Rules {
             }
             Some(name) => {
                 let key = self.public_key(name, head.get("kid"))?;
-                let signature = URL_SAFE_NO_PAD.decode(signature);
-                signature.is_ok_and(|signature| key.verifies(message.as_bytes(), &signature))
+                seen.is_good(token, || {
+                    let signature = URL_SAFE_NO_PAD.decode(signature);
+                    signature.is_ok_and(|signature| key.verifies(message.as_bytes(), &signature))
+                })
             }
             None => return Err(AuthError::Algorithm),
         };

@@ -1,9 +1,11 @@
+use std::sync::Arc;
+
 use jsonwebtoken::{Algorithm, EncodingKey};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::auth::{AuthError, AuthOptions, Keys, User, Verifier};
+use crate::auth::{AuthError, AuthOptions, Keys, Rules, User, Verifier};
 
 const NOW_S: u64 = 1_800_000_000;
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -25,8 +27,8 @@ fn set(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
-fn verifier(keys: &[Value], secrets: &[&[u8]]) -> Verifier {
-    Verifier::new(&AuthOptions {
+fn options(keys: &[Value], secrets: &[&[u8]]) -> AuthOptions {
+    AuthOptions {
         keys: Keys {
             secrets: secrets.iter().map(|secret| Box::from(*secret)).collect(),
             public: parse(&set(keys)).expect("a good set").keys,
@@ -34,7 +36,11 @@ fn verifier(keys: &[Value], secrets: &[&[u8]]) -> Verifier {
         issuer: None,
         audience: None,
         leeway_seconds: 5,
-    })
+    }
+}
+
+fn verifier(keys: &[Value], secrets: &[&[u8]]) -> Verifier {
+    Verifier::new(&options(keys, secrets))
 }
 
 /// A token signed by the private key of this name.
@@ -113,6 +119,20 @@ fn each_kind_verifies_its_algorithm_by_kid() {
     // The same kid, another kind of key: the algorithm finds none.
     let crossed = signed("rsa", &json!({"alg": "RS256", "kid": "p256"}));
     assert_eq!(verify(&verifier, &crossed), Err(AuthError::Key));
+}
+
+#[test]
+fn a_token_that_was_good_is_judged_anew_in_time_and_by_other_keys() {
+    let verifier = verifier(&[public("rsa", &json!({"kid": "a"}))], &[]);
+    let token = signed("rsa", &json!({"alg": "RS256", "kid": "a"}));
+    for _ in 0..2 {
+        assert!(verify(&verifier, &token).is_ok());
+    }
+    let later = verifier.verify(&token, (NOW_S + 66) * 1000);
+    assert_eq!(later, Err(AuthError::Expired));
+    let other = public("rsa_other", &json!({"kid": "a"}));
+    verifier.replace(Arc::new(Rules::new(&options(&[other], &[]))));
+    assert_eq!(verify(&verifier, &token), Err(AuthError::Signature));
 }
 
 #[test]
