@@ -541,7 +541,7 @@ impl Engine {
     /// Does what is due: pings, time-outs.
     pub fn tick(&self) {
         let now = self.inner.env.now();
-        self.inner.spares.trim(now, self.options().ping_interval);
+        self.inner.spares.trim(now);
         #[expect(clippy::cast_precision_loss, reason = "a gauge needs no last digit")]
         self.count(|metrics| {
             let bytes = self.inner.table.borrow().outbox_bytes();

@@ -1,7 +1,7 @@
 //! What waits to be sent to one client: whole packets, and how much of the first one has left.
 //!
 //! An idle session holds no memory for it. The list of what waits comes from the shard's [`Spares`] with
-//! the first packet and goes back when all was sent, so that a fan-out allocates nothing for a member.
+//! the first packet and goes back when all was sent: a fan-out that goes on allocates nothing for a member.
 
 use std::rc::Rc;
 

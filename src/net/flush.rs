@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, BytesMut};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
+use smallvec::SmallVec;
 
 use super::joined::{Joined, Plan};
 use super::ring::{self, Ring};
@@ -369,12 +370,12 @@ impl Batch {
         self.joined.clear();
     }
 
-    /// Hands the sends to the kernel.
+    /// Hands the sends to the kernel: lists of them stand on the stack.
     fn submit(&mut self, ring: &mut Ring) {
         let borrowed = self.sends.iter().map(|(port, _)| port.connection.borrow());
-        let borrowed: Vec<_> = borrowed.collect();
+        let borrowed: SmallVec<[_; ring::SENDS_MAX]> = borrowed.collect();
         let list = self.sends.iter().zip(&borrowed);
-        let list: Vec<_> = list
+        let list: SmallVec<[_; ring::SENDS_MAX]> = list
             .map(|((_, plan), connection)| ring::Send {
                 socket: connection.fd(),
                 bytes: self.joined.bytes(*plan),

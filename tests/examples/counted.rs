@@ -1,8 +1,8 @@
-//! The server, with its allocations counted: each line of its input has it log how many there were so far.
-//! What it prints is for `project-yum`'s own tests, and of use beside `project-yum bench`.
+//! The server, with its allocations counted: for each line of its input it tells the log's stream how many there
+//! were so far. For the tests, and of use beside `project-yum bench`.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::io::stdin;
+use std::io::{Write as _, stderr, stdin};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,7 +41,10 @@ static ALLOCATOR: Counting = Counting;
 fn main() -> ExitCode {
     std::thread::spawn(|| {
         for _ in stdin().lines().map_while(Result::ok) {
-            eprintln!("allocations: {}", ALLOCATIONS.load(Ordering::Relaxed));
+            let line = format!("allocations: {}\n", ALLOCATIONS.load(Ordering::Relaxed));
+            // In one write, so that nobody reads half of it.
+            let told = stderr().write_all(line.as_bytes());
+            told.expect("the log can be written to");
         }
     });
     ExitCode::from(project_yum::commands::run(std::env::args_os()))

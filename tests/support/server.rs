@@ -30,7 +30,13 @@ pub(crate) fn folder() -> tempfile::TempDir {
 pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test is a file");
     let built = test.parent().and_then(Path::parent).expect("a folder");
-    built.join("examples").join(name)
+    let program = built.join("examples").join(name);
+    assert!(
+        program.exists(),
+        "{} is missing: cargo build --examples",
+        program.display()
+    );
+    program
 }
 
 /// A server with two shards, the default settings and a database in memory, for tests that keep to
