@@ -177,6 +177,14 @@ impl User {
                 self.phase = Phase::Probing;
                 Some(Act::Upgrade(polling))
             }
+            // Some ping a client before they greet it; it will have left long before its pong is missed.
+            (
+                Phase::Greeting,
+                Heard::Response {
+                    status: 200,
+                    body: b"2",
+                },
+            ) => Some(Act::Request(polling, None)),
             (Phase::Probing, Heard::Upgraded) => Some(Act::Say(number, frames::text(b"2probe"))),
             (Phase::Probing, Heard::Text(b"3probe")) => {
                 self.probed = true;

@@ -165,19 +165,21 @@ impl Addresses {
     }
 
     /// Counts a connection of this address for as long as the place lives. `is_new`: it was not counted
-    /// for another address before, so it takes from the rate of new connections.
+    /// for another address before, so it takes from the rate of new connections. `now` says the time while
+    /// nobody else takes: a thread that had read it and then lost its core would ask for tokens of the past.
     pub fn open(
         self: &Arc<Self>,
         address: IpAddr,
         limits: &AddressLimits,
         is_new: bool,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
     ) -> Counted<Option<Place>, Refused> {
         if !limits.limit_connections() {
             return Ok((None, false));
         }
-        let (block, now_ns) = (Block::of(address), self.nanoseconds(now));
+        let block = Block::of(address);
         let mut part = self.part(block);
+        let now_ns = self.nanoseconds(now());
         let Some(entry) = part.entry(block, now_ns) else {
             return Ok((None, true));
         };
@@ -194,18 +196,19 @@ impl Addresses {
         Ok((Some(Place { addresses, block }), false))
     }
 
-    /// Takes one request of this address; `Err` is how long to wait.
+    /// Takes one request of this address; `Err` is how long to wait. `now` as for [`Addresses::open`].
     pub fn take_request(
         &self,
         address: IpAddr,
         limits: &AddressLimits,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
     ) -> Counted<(), Duration> {
         if limits.requests.is_unlimited() {
             return Ok(((), false));
         }
-        let (block, now_ns) = (Block::of(address), self.nanoseconds(now));
+        let block = Block::of(address);
         let mut part = self.part(block);
+        let now_ns = self.nanoseconds(now());
         let Some(entry) = part.entry(block, now_ns) else {
             return Ok(((), true));
         };
@@ -271,7 +274,7 @@ mod tests {
     fn an_address_has_so_many_connections_and_opens_them_so_fast() {
         let (addresses, limits) = (Arc::new(Addresses::default()), limits());
         let start = addresses.epoch;
-        let open = |address| addresses.open(ip(address), &limits, true, start);
+        let open = |address| addresses.open(ip(address), &limits, true, || start);
         let first = open("192.0.2.1").expect("the first");
         let second = open("::ffff:192.0.2.1").expect("the same address");
         assert_eq!(open("192.0.2.1").map(drop), Err(Refused::TooMany));
@@ -281,25 +284,44 @@ mod tests {
         drop((second, third));
         let wait = Duration::from_secs(1);
         assert_eq!(open("192.0.2.1").map(drop), Err(Refused::TooFast(wait)));
-        let moved = addresses.open(ip("192.0.2.1"), &limits, false, start);
+        let moved = addresses.open(ip("192.0.2.1"), &limits, false, || start);
         assert!(moved.is_ok(), "it was counted as new elsewhere");
-        let later = addresses.open(ip("192.0.2.1"), &limits, true, start + wait);
+        let later = addresses.open(ip("192.0.2.1"), &limits, true, || start + wait);
         assert!(later.is_ok());
     }
 
     #[test]
     fn an_ipv6_network_is_one_client() {
         let (addresses, limits) = (Addresses::default(), limits());
-        let take = |address| addresses.take_request(ip(address), &limits, addresses.epoch);
+        let take = |address| addresses.take_request(ip(address), &limits, || addresses.epoch);
         assert!(take("2001:db8:0:1::1").is_ok());
         assert!(take("2001:db8:0:1:ffff::2").is_ok());
         let wait = Duration::from_millis(100);
         assert_eq!(take("2001:db8:0:1::3"), Err(wait));
         assert!(take("2001:db8:0:2::1").is_ok());
-        let place = Arc::new(addresses).open(ip("2001:db8::1"), &limits, true, Instant::now());
+        let place = Arc::new(addresses).open(ip("2001:db8::1"), &limits, true, Instant::now);
         let (place, _) = place.expect("there is room");
         let place = place.expect("it counts");
         assert!(place.is_of(ip("2001:db8::2")) && !place.is_of(ip("2001:db8:0:1::")));
+    }
+
+    #[test]
+    fn the_time_is_read_while_nobody_else_takes() {
+        let (addresses, limits) = (Arc::new(Addresses::default()), limits());
+        let now = || {
+            let locked = addresses
+                .parts
+                .iter()
+                .filter(|part| part.try_lock().is_err());
+            assert_eq!(locked.count(), 1);
+            Instant::now()
+        };
+        assert!(
+            addresses
+                .take_request(ip("192.0.2.1"), &limits, now)
+                .is_ok()
+        );
+        assert!(addresses.open(ip("192.0.2.1"), &limits, true, now).is_ok());
     }
 
     #[test]
@@ -308,9 +330,13 @@ mod tests {
         let none = AddressLimits::default();
         assert!(none.are_off() && !limits().are_off());
         let now = Instant::now();
-        let place = addresses.open(ip("192.0.2.1"), &none, true, now);
+        let place = addresses.open(ip("192.0.2.1"), &none, true, || now);
         assert!(matches!(place, Ok((None, false))));
-        assert!(addresses.take_request(ip("192.0.2.1"), &none, now).is_ok());
+        assert!(
+            addresses
+                .take_request(ip("192.0.2.1"), &none, || now)
+                .is_ok()
+        );
         assert_eq!(known(&addresses), 0);
     }
 
@@ -321,7 +347,7 @@ mod tests {
             connections_max: 5,
             ..AddressLimits::default()
         };
-        let open = || addresses.open(ip("192.0.2.1"), &limits, true, Instant::now());
+        let open = || addresses.open(ip("192.0.2.1"), &limits, true, Instant::now);
         let (one, two) = (open(), open());
         drop(one);
         assert_eq!(known(&addresses), 1);
@@ -337,7 +363,7 @@ mod tests {
         for number in 0..u32::try_from(BLOCKS_MAX * 2).expect("fits") {
             let address = IpAddr::from(number.to_be_bytes());
             let ((), had_no_room) = addresses
-                .take_request(address, &limits, start)
+                .take_request(address, &limits, || start)
                 .expect("never refused");
             full += usize::from(had_no_room);
         }
@@ -347,7 +373,7 @@ mod tests {
         for number in 0..10_000 {
             let address = IpAddr::from(u32::to_be_bytes(0x0a01_0000 + number));
             let ((), had_no_room) = addresses
-                .take_request(address, &limits, later)
+                .take_request(address, &limits, || later)
                 .expect("a new one");
             assert!(!had_no_room);
         }

@@ -9,13 +9,13 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use smallvec::SmallVec;
 
 use super::joined::{Joined, Plan};
 use super::ring::{self, Ring};
@@ -68,6 +68,8 @@ impl Ports {
 /// One WebSocket, as its driver and the flush share it.
 pub(super) struct Port {
     key: Key,
+    /// Of the connection.
+    socket: RawFd,
     /// Borrowed for one call at a time, never across a wait.
     connection: RefCell<Connection>,
     /// Pongs, `3probe`: what must not wait behind the outbox.
@@ -103,6 +105,7 @@ impl Port {
     pub(super) fn new(key: Key, connection: Connection, first: &[u8]) -> Rc<Self> {
         Rc::new(Self {
             key,
+            socket: connection.fd().as_raw_fd(),
             connection: RefCell::new(connection),
             control: RefCell::new(first.into()),
             blocked: Cell::new(false),
@@ -370,18 +373,14 @@ impl Batch {
         self.joined.clear();
     }
 
-    /// Hands the sends to the kernel: lists of them stand on the stack.
+    /// Hands the sends to the kernel.
     fn submit(&mut self, ring: &mut Ring) {
-        let borrowed = self.sends.iter().map(|(port, _)| port.connection.borrow());
-        let borrowed: SmallVec<[_; ring::SENDS_MAX]> = borrowed.collect();
-        let list = self.sends.iter().zip(&borrowed);
-        let list: SmallVec<[_; ring::SENDS_MAX]> = list
-            .map(|((_, plan), connection)| ring::Send {
-                socket: connection.fd(),
-                bytes: self.joined.bytes(*plan),
-            })
-            .collect();
-        ring.send(&list, &mut self.results);
+        let sends = self.sends.iter().map(|(port, plan)| ring::Send {
+            // It stays open: the port is held here, and the connection is its own.
+            socket: port.socket,
+            bytes: self.joined.bytes(*plan),
+        });
+        ring.send(sends, &mut self.results);
     }
 }
 

@@ -275,7 +275,7 @@ impl Shard {
         let Some(process) = self.process.get() else {
             return Ok(None);
         };
-        let now = self.env.now();
+        let now = || self.env.now();
         let opened = process.addresses().open(address, &limits, is_new, now);
         match opened {
             Ok((place, had_no_room)) => {
@@ -296,9 +296,8 @@ impl Shard {
         let Some(process) = process.filter(|_| client.is_limited) else {
             return Ok(());
         };
-        let now = self.env.now();
         let taken = process.addresses();
-        match taken.take_request(client.address, &limits, now) {
+        match taken.take_request(client.address, &limits, || self.env.now()) {
             Ok(((), had_no_room)) => {
                 self.count_no_room(had_no_room);
                 Ok(())

@@ -13,7 +13,7 @@
 //! either way, and it would have to be cancelled for each pause of a session and each move of a connection.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::RawFd;
 
 use io_uring::{IoUring, opcode, types};
 use rustix::io::Errno;
@@ -24,10 +24,10 @@ pub const SENDS_MAX: usize = ENTRIES as usize;
 const ENTRIES: u32 = 256;
 
 /// One send.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Send<'a> {
-    /// The socket.
-    pub socket: BorrowedFd<'a>,
+    /// The socket. Of one that is not open the kernel says so.
+    pub socket: RawFd,
     /// What is sent: less than 4 GiB.
     pub bytes: &'a [u8],
 }
@@ -54,25 +54,29 @@ impl Ring {
     ///
     /// # Panics
     /// With more than [`SENDS_MAX`] sends.
-    pub fn send(&mut self, sends: &[Send<'_>], results: &mut Vec<Result<usize, Errno>>) {
-        assert!(sends.len() <= SENDS_MAX, "one submission takes them all");
+    pub fn send<'a>(
+        &mut self,
+        sends: impl ExactSizeIterator<Item = Send<'a>>,
+        results: &mut Vec<Result<usize, Errno>>,
+    ) {
+        let mut left = sends.len();
+        assert!(left <= SENDS_MAX, "one submission takes them all");
         results.clear();
-        results.resize(sends.len(), Err(Errno::AGAIN));
+        results.resize(left, Err(Errno::AGAIN));
         let flags = (SendFlags::DONTWAIT | SendFlags::NOSIGNAL).bits();
         let flags = flags.cast_signed();
-        for (number, send) in sends.iter().enumerate() {
-            let socket = types::Fd(send.socket.as_raw_fd());
+        for (number, send) in sends.enumerate() {
+            let socket = types::Fd(send.socket);
             let length = u32::try_from(send.bytes.len()).expect("a send is short");
             let entry = opcode::Send::new(socket, send.bytes.as_ptr(), length);
             let entry = entry.flags(flags).build().user_data(number as u64);
             #[expect(
                 unsafe_code,
-                reason = "socket and bytes are borrowed until this function returns, which it does only when the completion of each has been taken"
+                reason = "the bytes are borrowed until this function returns, which it does only when the completion of each has been taken"
             )]
             let pushed = unsafe { self.ring.submission().push(&entry) };
             pushed.expect("the queue is empty at first and has a place for each");
         }
-        let mut left = sends.len();
         while left > 0 {
             // What goes wrong here concerns the call and not the sends: those that the kernel has are
             // completed, the others still stand in the queue. Leaving now would leave them our memory.
@@ -92,7 +96,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
-    use std::os::fd::AsFd as _;
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -109,17 +113,17 @@ mod tests {
         // More often than the queue is long, so that its ends meet.
         for _ in 0..3 {
             let sends: Vec<_> = (0..SENDS_MAX)
-                .map(|_| send(closed.as_fd(), b"hello"))
+                .map(|_| send(closed.as_raw_fd(), b"hello"))
                 .collect();
-            ring.send(&sends, &mut results);
+            ring.send(sends.iter().copied(), &mut results);
             assert_eq!(results, vec![Err(Errno::PIPE); SENDS_MAX]);
         }
         let sends = [
-            send(full.as_fd(), b"hello"),
-            send(full.as_fd(), &big),
-            send(full.as_fd(), b"hello"),
+            send(full.as_raw_fd(), b"hello"),
+            send(full.as_raw_fd(), &big),
+            send(full.as_raw_fd(), b"hello"),
         ];
-        ring.send(&sends, &mut results);
+        ring.send(sends.into_iter(), &mut results);
         assert_eq!((results[0], results[2]), (Ok(5), Err(Errno::AGAIN)));
         assert!(results[1].is_ok_and(|count| count < 4 << 20), "{results:?}");
         let mut begin = [0; 6];
