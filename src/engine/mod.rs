@@ -11,6 +11,8 @@ mod sid;
 mod spares;
 mod table;
 mod terms;
+#[cfg(test)]
+pub(crate) mod testing;
 mod watch;
 
 #[cfg(test)]

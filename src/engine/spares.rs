@@ -83,22 +83,8 @@ impl fmt::Debug for Spares {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
-    use crate::engine::{self, CloseReason, Engine, Flow, Handler, Handshake, Key, Transport};
-    use crate::env::Env;
-    use crate::wire::Content;
-
-    struct Nobody;
-
-    impl Handler for Nobody {
-        fn on_open(&self, _key: Key, _handshake: Handshake) {}
-        fn on_message(&self, _key: Key, _content: Content) -> Flow {
-            Flow::Continue
-        }
-        fn on_close(&self, _key: Key, _reason: CloseReason) {}
-    }
+    use crate::engine::{self, CloseReason, Engine, Key, Transport, testing};
 
     /// A session for which nothing waits any more but `bodies`.
     fn session(transport: Transport, bodies: &[&str]) -> (Engine, Key) {
@@ -106,16 +92,8 @@ mod tests {
             outbox_bytes_max: 1_000,
             ..engine::Options::default()
         };
-        let engine = Engine::new(Env::seeded(1), options);
-        engine.set_handler(Rc::new(Nobody));
-        let handshake = Handshake {
-            address: Ipv4Addr::LOCALHOST.into(),
-            headers: Vec::new(),
-            query: Box::default(),
-            secure: false,
-            issued_wall_ms: 0,
-        };
-        let key = engine.open(transport, handshake);
+        let engine = testing::engine(options);
+        let key = testing::open(&engine, transport);
         finish(&engine, key);
         for body in bodies {
             engine.send(key, &[Encoded::text('4', body)]);

@@ -164,24 +164,10 @@ impl Joined {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
-    use crate::engine::{self, CloseReason, Engine, Flow, Handler, Handshake, Key, Transport};
-    use crate::env::Env;
-    use crate::wire::Content;
+    use crate::engine::{self, Engine, Key, Transport, testing};
 
     const PONG: &[u8] = b"\x8a\x02hi";
-
-    struct Nobody;
-
-    impl Handler for Nobody {
-        fn on_open(&self, _key: Key, _handshake: Handshake) {}
-        fn on_message(&self, _key: Key, _content: Content) -> Flow {
-            Flow::Continue
-        }
-        fn on_close(&self, _key: Key, _reason: CloseReason) {}
-    }
 
     /// A connection that takes as much as a test says.
     struct Line {
@@ -200,17 +186,9 @@ mod tests {
 
         /// One for each list, which says by their places which of the packets wait for it.
         fn all(packets: &[Encoded], lists: &[&[usize]]) -> Vec<Self> {
-            let engine = Engine::new(Env::seeded(1), engine::Options::default());
-            engine.set_handler(Rc::new(Nobody));
+            let engine = testing::engine(engine::Options::default());
             let line = |_| {
-                let handshake = Handshake {
-                    address: Ipv4Addr::LOCALHOST.into(),
-                    headers: Vec::new(),
-                    query: Box::default(),
-                    secure: false,
-                    issued_wall_ms: 0,
-                };
-                let key = engine.open(Transport::WebSocket, handshake);
+                let key = testing::open(&engine, Transport::WebSocket);
                 engine.transmitted(key, engine.transmit(key, bytes));
                 Self {
                     engine: engine.clone(),
