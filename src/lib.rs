@@ -7,6 +7,7 @@
 
 pub mod dial;
 pub mod env;
+pub mod hashed;
 pub mod metrics;
 pub mod planted;
 pub mod sorted;

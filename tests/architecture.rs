@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, u8)] = &[
     ("dial", 0),
     ("env", 0),
+    ("hashed", 0),
     ("metrics", 0),
     ("planted", 0),
     ("sorted", 0),
@@ -55,6 +56,7 @@ const PURE: &[&str] = &[
     "dial/verifier.rs",
     "engine/session.rs",
     "engine/table.rs",
+    "hashed.rs",
     "hub/client.rs",
     "hub/order.rs",
     "hub/rooms.rs",

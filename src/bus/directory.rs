@@ -12,13 +12,14 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::usage::{MessageRate, Usage, Usages};
+use crate::hashed::HashedMap;
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// Shards that a set of shards can hold.
 pub const SHARDS_MAX: u8 = 64;
 
 /// What is known of rooms, by namespace and name.
-type Names<T> = BTreeMap<Box<str>, BTreeMap<Box<str>, T>>;
+type Names<T> = BTreeMap<Box<str>, HashedMap<Box<str>, T>>;
 
 /// One for the process.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl Directory {
     /// How many rooms are known.
     #[must_use]
     pub fn rooms(&self) -> usize {
-        lock(&self.rooms).values().map(BTreeMap::len).sum()
+        lock(&self.rooms).values().map(HashedMap::len).sum()
     }
 
     /// Uses a room's entry while nobody may remove it; makes one if there is none.
@@ -75,7 +76,7 @@ impl Directory {
         };
         let entry = match of_namespace.get(room) {
             Some(entry) => Arc::clone(entry),
-            None => Arc::clone(of_namespace.entry(room.into()).or_default()),
+            None => Arc::clone(of_namespace.or_default(room.into())),
         };
         let result = step(&entry);
         if entry.is_unused() {

@@ -92,7 +92,7 @@ impl Hub {
                     order: is_ordered.then(|| RoomOrder::new(now)),
                     timer: None,
                 };
-                state.channels.insert(name.clone(), channel);
+                state.channels.insert(name.clone(), Box::new(channel));
                 state.generation
             });
             let channel = state.channels.get_mut(&name);
@@ -555,16 +555,19 @@ impl Hub {
     pub(super) fn compare_heads(&self) {
         let mut pages: Vec<(Text, Vec<Text>, Vec<Option<u64>>)> = Vec::new();
         self.with(|state| {
-            for ((namespace, room), channel) in &state.channels {
+            for ((namespace, room), channel) in state.channels.iter() {
                 let Some(order) = &channel.order else {
                     continue;
                 };
-                match pages.last_mut() {
-                    Some((of, rooms, asked)) if of == namespace && rooms.len() < HEADS_PAGE => {
+                let has_room = |(of, rooms, _): &&mut (Text, Vec<Text>, Vec<Option<u64>>)| {
+                    of == namespace && rooms.len() < HEADS_PAGE
+                };
+                match pages.iter_mut().rev().find(has_room) {
+                    Some((_, rooms, asked)) => {
                         rooms.push(room.clone());
                         asked.push(order.delivered());
                     }
-                    _ => pages.push((
+                    None => pages.push((
                         namespace.clone(),
                         vec![room.clone()],
                         vec![order.delivered()],

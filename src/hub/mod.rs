@@ -89,6 +89,7 @@ use self::timers::Timers;
 use self::window::Windows;
 use crate::engine::{CloseReason, Engine, Key};
 use crate::env::Env;
+use crate::hashed::HashedMap;
 use crate::metrics::Metrics;
 use crate::wire::Text;
 
@@ -274,7 +275,7 @@ struct State {
     /// Boxed: a tree has places for twice what it holds, and a session is big.
     sessions: BTreeMap<Key, Box<Session>>,
     rooms: Rooms,
-    channels: BTreeMap<RoomName, Channel>,
+    channels: HashedMap<RoomName, Box<Channel>>,
     generation: u64,
     timers: Timers<Due>,
     /// By socket and acknowledgement id.
@@ -420,7 +421,7 @@ impl Hub {
     #[must_use]
     pub fn most_held(&self) -> usize {
         self.with(|state| {
-            let orders = state.channels.values().filter_map(Channel::held);
+            let orders = state.channels.values().filter_map(|channel| channel.held());
             orders.max().unwrap_or(0)
         })
     }

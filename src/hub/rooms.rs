@@ -11,6 +11,7 @@ use std::rc::Rc;
 use super::SocketId;
 use super::broadcast::{RoomKey, Target};
 use crate::engine::Key;
+use crate::hashed::HashedMap;
 use crate::planted::{self, Defect};
 use crate::sorted::SortedSet;
 use crate::wire::Text;
@@ -30,7 +31,7 @@ pub(super) struct Rooms {
 
 #[derive(Debug, Default)]
 struct Namespace {
-    rooms: BTreeMap<Rc<str>, SortedSet<Key>>,
+    rooms: HashedMap<Rc<str>, SortedSet<Key>>,
     seats: BTreeMap<Key, Seat>,
     keys: BTreeMap<SocketId, Key>,
     /// The next acknowledgement id.
@@ -159,10 +160,10 @@ impl Rooms {
             let (already, first) = (true, false);
             return Some(Entered { already, first });
         }
-        let known = entry.rooms.get_key_value(&**room);
-        let name = known.map_or_else(|| Rc::from(&**room), |(name, _)| Rc::clone(name));
+        let known = entry.rooms.key(&**room);
+        let name = known.map_or_else(|| Rc::from(&**room), Rc::clone);
         seat.rooms.insert(Rc::clone(&name));
-        let members = entry.rooms.entry(name).or_default();
+        let members = entry.rooms.or_default(name);
         let first = members.is_empty();
         members.insert(key);
         self.room_count += usize::from(first);
@@ -363,7 +364,7 @@ impl Namespace {
 }
 
 /// Takes a member out of a room; `true`: the room is empty now, and gone.
-fn take_out(rooms: &mut BTreeMap<Rc<str>, SortedSet<Key>>, room: &str, key: Key) -> bool {
+fn take_out(rooms: &mut HashedMap<Rc<str>, SortedSet<Key>>, room: &str, key: Key) -> bool {
     let Some(members) = rooms.get_mut(room) else {
         return false;
     };

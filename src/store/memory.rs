@@ -3,12 +3,13 @@
 //! For trials and tests: it keeps the contract of [`Store`] until the process ends, and forgets the
 //! oldest messages (and their `clientMsgId`) when it holds too many. A room's `seq` goes on.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, ready};
 
+use crate::hashed::HashedMap;
 use crate::metrics::{STORE_FORGOTTEN, STORE_REFUSED};
 
 use super::request::Gathering;
@@ -29,7 +30,7 @@ pub struct MemoryStore {
 
 #[derive(Debug)]
 struct Shared {
-    rooms: BTreeMap<Box<str>, Room>,
+    rooms: HashedMap<Box<str>, Room>,
     /// Each kept message's room and weight, oldest first.
     ages: VecDeque<(Box<str>, usize)>,
     bytes: usize,
@@ -39,7 +40,7 @@ struct Shared {
 impl Default for Shared {
     fn default() -> Self {
         Self {
-            rooms: BTreeMap::new(),
+            rooms: HashedMap::default(),
             ages: VecDeque::new(),
             bytes: 0,
             messages_max: MESSAGES_MAX,
@@ -89,7 +90,7 @@ impl Shared {
             metrics::counter!(STORE_REFUSED, "reason" => "full").increment(1);
             return Err(StoreError::Unavailable("too many rooms in memory".into()));
         }
-        let room = self.rooms.entry(draft.room.clone()).or_default();
+        let room = self.rooms.or_default(draft.room.clone());
         let key = draft
             .client_msg_id
             .clone()

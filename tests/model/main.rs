@@ -5,6 +5,13 @@
 //! the memory model leaves a load a choice, until it has played all of them.
 
 mod bus;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the server uses what is not used here"
+)]
+#[path = "../../src/hashed.rs"]
+mod hashed;
 mod limit;
 mod sync;
 
