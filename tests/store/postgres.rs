@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_lite::future::block_on;
+use futures_lite::future::{block_on, poll_once};
 use futures_util::future::join_all;
 use glommio::{LocalExecutorBuilder, Placement};
 use project_yum::store::postgres::{PostgresStore, Target};
@@ -159,6 +159,26 @@ fn a_row_that_cannot_be_stored_does_not_fail_the_others() {
     let kept = block_on(contract::all(&host.store, "r"));
     contract::assert_dense(&kept);
     assert_eq!(kept.len(), 7);
+}
+
+#[test]
+fn what_is_stored_is_answered_while_the_next_batch_is_out() {
+    let server = Postgres::shared();
+    let url = server.database();
+    let host = Host::start(&url, 1);
+    server.sql_in(
+        url.rsplit('/').next().unwrap(),
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_sleep(NEW.content::float); RETURN NEW; END $$;
+         CREATE TRIGGER dawdles BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION dawdle()",
+    );
+    let first = host.store.append(draft("r", "ann", "0.5"));
+    std::thread::sleep(Duration::from_millis(100));
+    let mut second = host.store.append(draft("r", "ann", "2"));
+    block_on(first).unwrap();
+    let early = block_on(poll_once(&mut second));
+    assert_eq!(early, None, "the first did not wait for the second");
+    block_on(second).unwrap();
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! A writer: group commit over one connection.
 //!
 //! While a batch is in flight the next messages gather; each batch is one statement and one round
-//! trip. A batch that fails for one row's sake is halved until the row stands alone.
+//! trip. A batch that fails for one row's sake is halved until the row stands alone. What is stored is
+//! answered when the next batch is on its way: the database works on that one while the shard acks and
+//! delivers this one.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_lite::future::poll_once;
 use glommio::timer::Timer;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
@@ -33,6 +37,8 @@ pub(super) struct Writer {
     lane: Lane,
     queue: flume::Receiver<Write>,
     pending: Pending,
+    /// What is stored, and not answered yet.
+    untold: Vec<(Waiter, Result<Stored, StoreError>)>,
     /// What the figure of the queue says of this one.
     shown_waiting: f64,
 }
@@ -49,6 +55,7 @@ impl Writer {
             lane,
             queue,
             pending: Pending::default(),
+            untold: Vec::new(),
             shown_waiting: 0.0,
         }
     }
@@ -101,6 +108,9 @@ impl Writer {
 
     /// Waits until something is to be sent. `false`: the connection has ended, or nobody can send.
     async fn gather(&mut self, link: &Link, probing: &mut Timer) -> bool {
+        if link.is_lost() || (self.pending.is_empty() && self.queue.is_empty()) {
+            self.tell();
+        }
         if self.pending.is_empty() {
             let Some(first) = self.lane.next(&self.queue, link, probing).await else {
                 return false;
@@ -126,9 +136,16 @@ impl Writer {
         let begun = Instant::now();
         // What cannot be sent is answered without the database, and says nothing of it.
         let sent = if columns.is_empty() {
+            self.tell();
             Ok(Vec::new())
         } else {
-            send(link, append, &columns).await
+            let mut sending = pin!(send(link, append, &columns));
+            let at_once = poll_once(&mut sending).await;
+            self.tell();
+            match at_once {
+                Some(sent) => sent,
+                None => sending.await,
+            }
         };
         let rows = match sent {
             Ok(rows) => rows,
@@ -149,14 +166,19 @@ impl Writer {
         }
         let answers = read(&rows, columns.ids.len());
         let settled = columns.into_places().settle(drafts, &answers);
-        for ((ticket, _loads), answer) in tickets.into_iter().zip(settled) {
+        self.untold = tickets.into_iter().zip(settled).collect();
+        Next::Done
+    }
+
+    /// Answers what the last batch has stored.
+    fn tell(&mut self) {
+        for ((ticket, _loads), answer) in self.untold.drain(..) {
             // Before the answer: whoever has it must not be shown a page without the message.
             if let Ok(stored) = &answer {
                 self.lane.note(&stored.message.room, stored.message.seq);
             }
             ticket.answer(answer);
         }
-        Next::Done
     }
 
     /// Tells those who wait what is known after the statement has failed.
@@ -228,8 +250,9 @@ impl Writer {
     }
 }
 
-/// Those who wait, with their shares of what may wait.
-type Waiting = Vec<(Arc<Ticket<Stored>>, [Option<Load>; 2])>;
+/// Who waits, with the shares of what may wait.
+type Waiter = (Arc<Ticket<Stored>>, [Option<Load>; 2]);
+type Waiting = Vec<Waiter>;
 
 /// What is to be done after a part of a batch.
 enum Next {
