@@ -11,8 +11,10 @@ use super::{Load, LoadError, PATIENCE, Pace, Report, Samples, server};
 
 /// Bytes of a message's content.
 pub(super) const CONTENT_BYTES: usize = 100;
-/// Load before the measured period.
+/// Load before the measured period, at least.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// And at most, however slowly its rooms get their messages.
+const WARM_UP_MAX: Duration = Duration::from_secs(15);
 /// Scheduled moments of so many messages are remembered, and of so many of each room at least.
 const MOMENTS: usize = 1 << 16;
 const MOMENTS_LEAST: usize = 16;
@@ -141,10 +143,11 @@ impl Load<'_> {
         let start = Instant::now();
         let mut opened = None;
         let mut scheduled = 0_u64;
-        let end = start + WARM_UP + period;
+        let warm_up = warm_up(pace, rooms);
+        let end = start + warm_up + period;
         loop {
             let now = Instant::now();
-            if opened.is_none() && now >= start + WARM_UP {
+            if opened.is_none() && now >= start + warm_up {
                 opened = Some((now, self.cpu()?, count.delivered, total(&senders)));
                 count.latencies.period = Some(now..end);
             }
@@ -340,6 +343,18 @@ impl Load<'_> {
     }
 }
 
+/// Load before the measured period: each room has its first message in it, which costs a server the room's
+/// place in its store.
+fn warm_up(pace: Pace, rooms: usize) -> Duration {
+    match pace {
+        Pace::Window(_) => WARM_UP,
+        Pace::Rate(rate) => {
+            let round = float(rooms as u64) / rate;
+            Duration::from_secs_f64(round.min(WARM_UP_MAX.as_secs_f64())).max(WARM_UP)
+        }
+    }
+}
+
 fn total(senders: &[Sender]) -> u64 {
     senders.iter().map(|sender| u64::from(sender.sent)).sum()
 }
@@ -355,6 +370,15 @@ fn float(count: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_room_has_a_message_before_the_measured_period() {
+        assert_eq!(warm_up(Pace::Window(8), 100_000), WARM_UP);
+        assert_eq!(warm_up(Pace::Rate(1_000.0), 100), WARM_UP);
+        let ten = Duration::from_secs(10);
+        assert_eq!(warm_up(Pace::Rate(10_000.0), 100_000), ten);
+        assert_eq!(warm_up(Pace::Rate(1.0), 100_000), WARM_UP_MAX);
+    }
 
     #[test]
     fn what_was_scheduled_in_the_period_is_sampled_also_when_it_comes_after_it() {
