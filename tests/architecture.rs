@@ -56,7 +56,6 @@ const PURE: &[&str] = &[
     "dial/verifier.rs",
     "engine/session.rs",
     "engine/table.rs",
-    "hashed.rs",
     "hub/client.rs",
     "hub/order.rs",
     "hub/rooms.rs",

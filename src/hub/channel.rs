@@ -5,6 +5,7 @@
 //! ([`order`](super::order)). Everybody who joins until then waits for the same answer; who joins later
 //! takes the last number delivered. The last member's leave ends the channel.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -555,23 +556,23 @@ impl Hub {
     pub(super) fn compare_heads(&self) {
         let mut pages: Vec<(Text, Vec<Text>, Vec<Option<u64>>)> = Vec::new();
         self.with(|state| {
+            // By namespace, which of the pages was begun last.
+            let mut open: BTreeMap<&Text, usize> = BTreeMap::new();
             for ((namespace, room), channel) in state.channels.iter() {
                 let Some(order) = &channel.order else {
                     continue;
                 };
-                let has_room = |(of, rooms, _): &&mut (Text, Vec<Text>, Vec<Option<u64>>)| {
-                    of == namespace && rooms.len() < HEADS_PAGE
-                };
-                match pages.iter_mut().rev().find(has_room) {
+                let page = open.get(namespace).map(|nth| &mut pages[*nth]);
+                match page.filter(|(_, rooms, _)| rooms.len() < HEADS_PAGE) {
                     Some((_, rooms, asked)) => {
                         rooms.push(room.clone());
                         asked.push(order.delivered());
                     }
-                    None => pages.push((
-                        namespace.clone(),
-                        vec![room.clone()],
-                        vec![order.delivered()],
-                    )),
+                    None => {
+                        open.insert(namespace, pages.len());
+                        let (rooms, asked) = (vec![room.clone()], vec![order.delivered()]);
+                        pages.push((namespace.clone(), rooms, asked));
+                    }
                 }
             }
         });

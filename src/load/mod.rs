@@ -1,6 +1,6 @@
 //! The load generator: drives any server that speaks the chat, and checks every delivery.
 //!
-//! One thread, one epoll set, frames made beforehand: it delivers more than half a million messages a
+//! One thread, one epoll set, frames made beforehand: it delivers up to five million messages a
 //! second on one core, so that what is measured is the server. Nothing here knows which server it is:
 //! `project-yum bench` drives a running one with it, and `bench/compare` several, one after the other.
 //!
