@@ -126,15 +126,10 @@ mod tests {
         for key in 0..10_000 {
             map.insert(key, key);
         }
-        let most = map.0.capacity();
-        let mut moves = 0;
         for key in 0..9_990 {
-            let before = map.0.capacity();
             assert_eq!(map.remove(&key), Some(key));
-            moves += u32::from(map.0.capacity() < before);
             assert!(map.0.capacity() <= PLACES_KEPT.max(2 * map.len() + 2));
         }
-        assert!(most >= 10_000 && moves < 25, "{moves} of {most}");
         assert!(map.0.capacity() <= PLACES_KEPT, "{}", map.0.capacity());
         assert!((9_990..10_000).all(|key| map.get(&key) == Some(&key)));
     }

@@ -563,16 +563,14 @@ impl Hub {
                     continue;
                 };
                 let page = open.get(namespace).map(|nth| &mut pages[*nth]);
-                match page.filter(|(_, rooms, _)| rooms.len() < HEADS_PAGE) {
-                    Some((_, rooms, asked)) => {
-                        rooms.push(room.clone());
-                        asked.push(order.delivered());
-                    }
-                    None => {
-                        open.insert(namespace, pages.len());
-                        let (rooms, asked) = (vec![room.clone()], vec![order.delivered()]);
-                        pages.push((namespace.clone(), rooms, asked));
-                    }
+                let page = page.filter(|(_, rooms, _)| rooms.len() < HEADS_PAGE);
+                if let Some((_, rooms, asked)) = page {
+                    rooms.push(room.clone());
+                    asked.push(order.delivered());
+                } else {
+                    open.insert(namespace, pages.len());
+                    let (rooms, asked) = (vec![room.clone()], vec![order.delivered()]);
+                    pages.push((namespace.clone(), rooms, asked));
                 }
             }
         });
