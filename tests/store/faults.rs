@@ -229,7 +229,12 @@ fn a_database_without_our_tables_is_not_asked_without_a_pause() {
             .any(|other| other == line)
     };
     assert!(block_on(host.store.append(keyed("a", "ann", "1"))).is_ok());
-    assert!(counted("yum_store_reconnects_total 3"));
+    // The readers connect beside the writer, and may need a moment longer.
+    let begun = Instant::now();
+    while !counted("yum_store_reconnects_total 3") {
+        assert!(begun.elapsed() < Duration::from_secs(10), "three connect");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let drop = "DROP TABLE messages, rooms, project_yum_migrations CASCADE; \
         DROP FUNCTION append_messages_1";
     server.sql_in(url.rsplit('/').next().unwrap(), drop);
